@@ -1,0 +1,140 @@
+"""The error tree. Every class has a stable `code`; none knows about HTTP.
+
+AgentflowError
+├── ConfigError            the server cannot start as configured
+├── NotAuthenticated       nobody, or nobody we believe
+├── AuthUnavailable        the authentication itself is broken or slow
+├── InvalidRequest         the request contradicts the contract
+├── NotFound               no such thing, or not yours
+├── Conflict
+│   ├── IdTaken
+│   ├── ThreadBusy
+│   ├── WrongAgent
+│   ├── RequestInProgress
+│   └── IdempotencyMismatch
+├── RunFailed              the agent did not finish its turn
+├── LeaseLost              another worker owns the run now
+└── StoreUnavailable       the database cannot be used right now
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+
+class AgentflowError(Exception):
+    """Base of everything this package raises on purpose.
+
+    The message is a constant or built from identifiers of ours: it may be shown to a client.
+    """
+
+    code: ClassVar[str] = "internal_error"
+
+
+class ConfigError(AgentflowError):
+    """The server cannot start as configured; `problems` holds one line each."""
+
+    code = "config_error"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems: Sequence[str] = problems
+
+
+class NotAuthenticated(AgentflowError):
+    """No credential, or one that is refused.
+
+    `str(error)` is sent to the client; `reason` is a code for the log and is never sent.
+    """
+
+    code = "not_authenticated"
+
+    MISSING: ClassVar[str] = "Not authenticated"
+    INVALID: ClassVar[str] = "Could not validate credentials"
+    EXPIRED: ClassVar[str] = "Token has expired"
+
+    def __init__(self, message: str = INVALID, *, reason: str, token_sent: bool = True) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.token_sent = token_sent
+
+
+class AuthUnavailable(AgentflowError):
+    """The authentication backend failed or did not answer in time. Never means "allow"."""
+
+    code = "auth_unavailable"
+
+    def __init__(self, *, reason: str, retry_after: int = 5) -> None:
+        super().__init__("Authentication is temporarily unavailable")
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class InvalidRequest(AgentflowError):
+    """The request contradicts the contract; the message never repeats what was sent."""
+
+    code = "invalid_request"
+
+
+class NotFound(AgentflowError):
+    """There is no such thing, or it belongs to somebody else: the two look alike."""
+
+    code = "not_found"
+
+
+class Conflict(AgentflowError):
+    """The request is fine, the current state is not."""
+
+    code = "conflict"
+
+
+class IdTaken(Conflict):
+    """The chosen id exists already, whoever has it."""
+
+    code = "id_taken"
+
+
+class ThreadBusy(Conflict):
+    """The thread has a run that has not ended."""
+
+    code = "thread_busy"
+
+
+class WrongAgent(Conflict):
+    """The thread belongs to another agent."""
+
+    code = "wrong_agent"
+
+
+class RequestInProgress(Conflict):
+    """The first request with this idempotency key has not ended."""
+
+    code = "request_in_progress"
+
+
+class IdempotencyMismatch(Conflict):
+    """The idempotency key was used for a different request."""
+
+    code = "idempotency_mismatch"
+
+
+class RunFailed(AgentflowError):
+    """The agent did not finish its turn; `details` go into the problem document (ids only)."""
+
+    code = "run_failed"
+
+    def __init__(self, message: str, *, code: str, details: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.run_code = code
+        self.details = details
+
+
+class LeaseLost(AgentflowError):
+    """The run was taken over or ended elsewhere: whoever gets this stops and writes nothing."""
+
+    code = "lease_lost"
+
+
+class StoreUnavailable(AgentflowError):
+    """The database cannot be used right now."""
+
+    code = "store_unavailable"

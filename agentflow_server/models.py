@@ -1,0 +1,187 @@
+"""What is stored, passed and sent: one frozen type per noun."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RunStatus = Literal["pending", "running", "success", "error", "interrupted", "cancelled", "timeout"]
+ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
+Role = Literal["user", "assistant", "system", "tool"]
+EventType = Literal[
+    "run.started",
+    "message.delta",
+    "message.completed",
+    "tool.started",
+    "tool.completed",
+    "custom",
+    "run.completed",
+    "run.failed",
+]
+
+JsonObject = dict[str, Any]
+"""A JSON object as the standard library reads it."""
+
+Content = str | list[JsonObject]
+"""Text, or parts in OpenAI's shape: `[{"type": "text", "text": "Hello"}]`."""
+
+T = TypeVar("T")
+
+
+class Frozen(BaseModel):
+    """Immutable data that crosses the edge of the process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Thread(Frozen):
+    """A conversation with one agent."""
+
+    thread_id: str
+    name: str | None = Field(description="A readable name; null until one was found or given.")
+    status: ThreadStatus
+    metadata: JsonObject
+    created_at: datetime
+    updated_at: datetime
+
+
+class Message(Frozen):
+    """One utterance in a thread.
+
+    `metadata` holds what the client sent with a user's message; for messages of an agent it holds
+    `tool_calls`, `tool_call_id` and `name` where there are any.
+    """
+
+    message_id: str
+    thread_id: str
+    run_id: str
+    role: Role
+    content: Content
+    created_at: datetime
+    metadata: JsonObject
+
+
+class RunError(Frozen):
+    """Why a run did not succeed: a stable code and a constant text, never the exception's."""
+
+    code: str
+    detail: str
+
+
+class Run(Frozen):
+    """One turn of an agent on a thread."""
+
+    run_id: str
+    thread_id: str
+    agent: str
+    status: RunStatus
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: RunError | None = None
+
+
+class Page(Frozen, Generic[T]):
+    """A part of a list; pass `next_cursor` as `cursor` to get the next one, null at the end."""
+
+    data: list[T]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run; `seq` counts from 1 without gaps."""
+
+    run_id: str
+    seq: int
+    type: EventType
+    data: JsonObject
+
+
+TERMINAL_EVENTS: frozenset[EventType] = frozenset({"run.completed", "run.failed"})
+
+ANONYMOUS = ""
+"""The reserved owner of everything done without authentication: no credential can claim it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The authenticated caller. `id` owns what he makes; `claims` go into the agent's config."""
+
+    id: str
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    scopes: frozenset[str] = frozenset()
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.id == ANONYMOUS
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's `Idempotency-Key`, the route it was sent to, and a digest of the request."""
+
+    key: str
+    route: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A message that was accepted and the turn it asks for. Ids are made by the caller (uuid7)."""
+
+    run_id: str
+    thread_id: str
+    agent: str
+    message_id: str
+    content: Content
+    metadata: JsonObject
+    claims: JsonObject
+    config: JsonObject
+    reject_if_busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRun:
+    """A run as the worker that holds its lease sees it; `message` is the one it answers."""
+
+    run: Run
+    owner: str
+    turn: int
+    lease: str
+    message: Message
+    claims: JsonObject
+    config: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """What `Store.start_run` did.
+
+    `active` is set when the thread was free and the caller now holds the run's lease.
+    `replayed` says that an earlier request with the same idempotency key made the run.
+    """
+
+    run: Run
+    message: Message
+    active: ActiveRun | None = None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message as an agent produces it, before it has a place in a thread."""
+
+    role: Role
+    content: Content
+    metadata: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended: its last status and, unless that is `success`, the reason."""
+
+    status: RunStatus
+    error: RunError | None = None
