@@ -1,3 +1,47 @@
 """Put one agentflow.json next to your agent and get a production HTTP API for it."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentflow_server.app import AgentflowApp, create_app
+    from agentflow_server.errors import AgentflowError, ConfigError
+    from agentflow_server.interfaces import Agent, BaseAuth, RunContext
+    from agentflow_server.models import Message, Principal, Run, Thread
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "AgentflowApp",
+    "AgentflowError",
+    "BaseAuth",
+    "ConfigError",
+    "Message",
+    "Principal",
+    "Run",
+    "RunContext",
+    "Thread",
+    "create_app",
+]
+
+_HOMES = {
+    "Agent": "interfaces",
+    "AgentflowApp": "app",
+    "AgentflowError": "errors",
+    "BaseAuth": "interfaces",
+    "ConfigError": "errors",
+    "Message": "models",
+    "Principal": "models",
+    "Run": "models",
+    "RunContext": "interfaces",
+    "Thread": "models",
+    "create_app": "app",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used: `agentflow --help` needs none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

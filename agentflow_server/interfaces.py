@@ -1,7 +1,7 @@
 """Everything a user may replace, with its promises in the docstrings."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -150,7 +150,9 @@ class Agent(ABC):
     of the config (it remains visible under `user`), and a client may never send it."""
 
     @abstractmethod
-    def stream(self, context: RunContext, messages: Sequence[Message]) -> AsyncIterator[AgentEvent]:
+    def stream(
+        self, context: RunContext, messages: Sequence[Message]
+    ) -> AsyncGenerator[AgentEvent, None]:
         """Run one turn. Whatever the agent raises passes through; cancellation stops the agent."""
 
     async def forget(self, thread_id: str) -> None:
@@ -284,9 +286,12 @@ class Store(ABC):
         outcome: RunOutcome,
         messages: Sequence[Message],
         events: Sequence[Event],
+        *,
+        claim_next: bool = True,
     ) -> ActiveRun | None:
         """End the run, store what it produced, and claim the thread's next run, all in one
-        transaction. Returns that next run. Raises LeaseLost."""
+        transaction. Returns that next run, None if there is none or with `claim_next=False`.
+        Raises LeaseLost."""
 
     @abstractmethod
     async def interrupted_runs(self) -> Sequence[ActiveRun]:

@@ -130,7 +130,10 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A message that was accepted and the turn it asks for. Ids are made by the caller (uuid7)."""
+    """A message that was accepted and the turn it asks for. Ids are made by the caller (uuid7).
+
+    With `agent_is_default` nobody asked for `agent`: a thread that has an agent keeps it.
+    """
 
     run_id: str
     thread_id: str
@@ -141,11 +144,15 @@ class NewRun:
     claims: JsonObject
     config: JsonObject
     reject_if_busy: bool = False
+    agent_is_default: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveRun:
-    """A run as the worker that holds its lease sees it; `message` is the one it answers."""
+    """A run as the worker that holds its lease sees it; `message` is the one it answers.
+
+    `last_seq` is the number of its newest stored event, 0 for a run that has just been claimed.
+    """
 
     run: Run
     owner: str
@@ -154,6 +161,7 @@ class ActiveRun:
     message: Message
     claims: JsonObject
     config: JsonObject
+    last_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,256 @@
+"""LangGraph's checkpoints in our own SQLite file, written in the same group commits."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NoReturn, Protocol, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.sqlite import SqliteSaver
+
+T = TypeVar("T")
+
+_ADDRESS = ("thread_id", "checkpoint_ns", "checkpoint_id", "run_id")
+"""What a checkpoint keeps of `configurable`: LangGraph would store every claim beside it."""
+
+_at_hand: ContextVar[tuple[str, CheckpointTuple | None] | None] = ContextVar(
+    "_at_hand", default=None
+)
+
+
+class Database(Protocol):
+    """What the saver needs of the store."""
+
+    async def write(self, operation: Callable[[sqlite3.Connection], T], /) -> T:
+        """Run it in the writer thread, inside its transaction; durable when this returns."""
+
+    async def read(self, operation: Callable[[sqlite3.Connection], T], /) -> T:
+        """Run it in a reader thread."""
+
+
+class GroupCommitSaver(SqliteSaver):
+    """`SqliteSaver`'s own SQL, run where the store runs its own.
+
+    Values are serialised by the caller, so that the writer thread only writes. Nothing is pickled,
+    and nothing is restored but LangGraph's own types and those that `with_allowlist` names.
+    """
+
+    def __init__(self, database: Database) -> None:
+        serde = JsonPlusSerializer(allowed_msgpack_modules=None)
+        super().__init__(cast("sqlite3.Connection", None), serde=serde)
+        self._database = database
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        """Create the tables. May be called again."""
+        self._loop = asyncio.get_running_loop()
+        await self._database.write(_create_tables)
+
+    async def look_ahead(self, thread_id: str) -> CheckpointTuple | None:
+        """The thread's last checkpoint. A graph that the same task runs next on the thread gets
+        this one: reading costs time for every message there is, so it is done once."""
+        _at_hand.set(None)
+        saved = await self.aget_tuple({"configurable": {"thread_id": thread_id}})
+        _at_hand.set((thread_id, saved))
+        return saved
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        at_hand = _at_hand.get()
+        _at_hand.set(None)
+        if at_hand is not None and _wants_latest(config, at_hand[0]):
+            return at_hand[1]
+        return await self._database.read(lambda at: _Session(at, self.serde).get_tuple(config))
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        def read(at: sqlite3.Connection) -> list[CheckpointTuple]:
+            session = _Session(at, self.serde)
+            return list(session.list(config, filter=filter, before=before, limit=limit))
+
+        for saved in await self._database.read(read):
+            yield saved
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return await self._database.read(
+            lambda at: _Session(at, self.serde).get_delta_channel_history(
+                config=config, channels=channels
+            )
+        )
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        statements = _Statements()
+        session = _Session(statements, self.serde)
+        address = session.put(_without_claims(config), checkpoint, metadata, new_versions)
+        await self._database.write(statements.replay)
+        return address
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        statements = _Statements()
+        _Session(statements, self.serde).put_writes(config, writes, task_id, task_path)
+        await self._database.write(statements.replay)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        await self._database.write(lambda at: _Session(at, self.serde).delete_thread(thread_id))
+
+    # LangGraph calls these when a synchronous node runs a graph of its own.
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        return self._wait(self.aget_tuple(config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        async def collect() -> Sequence[CheckpointTuple]:
+            found = self.alist(config, filter=filter, before=before, limit=limit)
+            return [saved async for saved in found]
+
+        yield from self._wait(collect())
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return self._wait(self.aget_delta_channel_history(config=config, channels=channels))
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        return self._wait(self.aput(config, checkpoint, metadata, new_versions))
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        self._wait(self.aput_writes(config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        self._wait(self.adelete_thread(thread_id))
+
+    def setup(self) -> NoReturn:
+        raise RuntimeError("the server creates its tables itself")
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if self._loop is None or running is self._loop:
+            coroutine.close()
+            raise RuntimeError(
+                "a graph was called synchronously on the event loop: use its async methods "
+                "(ainvoke, astream, aget_state) in async code"
+            )
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+class _Session(SqliteSaver):
+    """`SqliteSaver` on a connection that is lent to it: it neither commits nor creates tables."""
+
+    def __init__(self, connection: Any, serde: SerializerProtocol) -> None:
+        super().__init__(connection, serde=serde)
+
+    @contextmanager
+    def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:
+        cursor = self.conn.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+
+class _Statements:
+    """Stands in for a connection: remembers what would be executed."""
+
+    def __init__(self) -> None:
+        self._recorded: list[tuple[str, list[Sequence[Any]]]] = []
+
+    def cursor(self) -> "_Statements":
+        return self
+
+    def close(self) -> None:
+        pass
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> None:
+        self._recorded.append((sql, [values]))
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._recorded.append((sql, list(rows)))
+
+    def replay(self, at: sqlite3.Connection) -> None:
+        for sql, rows in self._recorded:
+            at.executemany(sql, rows)
+
+
+class _Lent:
+    """Stands in for a connection in `setup`: `executescript` would commit what others wrote."""
+
+    def __init__(self, at: sqlite3.Connection) -> None:
+        self.execute = at.execute
+
+    def executescript(self, script: str) -> None:
+        for statement in script.split(";"):
+            if statement.strip() and not statement.strip().startswith("PRAGMA"):
+                self.execute(statement)
+
+
+def _create_tables(at: sqlite3.Connection) -> None:
+    SqliteSaver(cast("sqlite3.Connection", _Lent(at))).setup()
+
+
+def _wants_latest(config: RunnableConfig, thread_id: str) -> bool:
+    wanted = config["configurable"]
+    return (
+        wanted.get("thread_id") == thread_id
+        and not wanted.get("checkpoint_ns")
+        and not wanted.get("checkpoint_id")
+    )
+
+
+def _without_claims(config: RunnableConfig) -> RunnableConfig:
+    configurable = config["configurable"]
+    return {
+        "configurable": {key: configurable[key] for key in _ADDRESS if key in configurable},
+        "metadata": config.get("metadata", {}),
+    }

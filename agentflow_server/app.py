@@ -1,0 +1,172 @@
+"""The composition root: from a config to an ASGI application. Nothing happens at import time."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from agentflow_server import __version__
+from agentflow_server.adapters import open_agents
+from agentflow_server.auth import install_alias, open_authenticator
+from agentflow_server.config import Config, load_config, use_folder
+from agentflow_server.engines.embedded import EmbeddedEngine
+from agentflow_server.errors import ConfigError
+from agentflow_server.events.local import LocalEventBus
+from agentflow_server.interfaces import Agent, Authenticator, Store
+from agentflow_server.models import JsonObject
+from agentflow_server.runs.naming import GenerateName, Namer, load_generator
+from agentflow_server.runs.runner import Runner
+from agentflow_server.runs.worker import Worker
+from agentflow_server.stores.sqlite import SqliteStore
+from agentflow_server.web import agents, messages, public, runs, threads
+from agentflow_server.web.door import Door
+from agentflow_server.web.errors import install_error_answers
+from agentflow_server.web.middleware import Edge
+from agentflow_server.web.openapi import build_openapi
+from agentflow_server.web.portal import Portal
+
+T = TypeVar("T")
+
+SECURED = (threads.router, messages.router, runs.router, agents.router)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the config asked for, chosen and checked."""
+
+    authenticator: Authenticator
+    store: Store
+    agents: dict[str, Agent]
+    generate_name: GenerateName | None
+
+
+class AgentflowApp(FastAPI):
+    """The server as an ASGI application. Opens itself where nobody runs its lifespan."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(
+            title="agentflow-server",
+            version=__version__,
+            description="Threads and messages for " + ", ".join(parts.agents),
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            lifespan=lambda _: self._lifespan(),
+            redirect_slashes=False,
+            telemetry={"logs": False, "tracing": False, "metrics": False},
+        )
+        self.config = config
+        self._parts = parts
+        self._is_open = False
+        self._openapi_json: bytes | None = None
+        self._portal = Portal(super().__call__, self._open)
+        self.state.door = Door(parts.authenticator)
+        self.state.limits = config.limits
+        self.state.runs_config = config.runs
+        install_error_answers(self)
+        for router in (public.router, *SECURED):
+            self.include_router(router)
+        if config.cors.allow_origins:
+            self.add_middleware(CORSMiddleware, **config.cors.model_dump())
+        self.add_middleware(Edge)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._is_open or scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+        else:
+            await self._portal(scope, receive, send)
+
+    def openapi(self) -> JsonObject:
+        return build_openapi(
+            self,
+            secured=SECURED,
+            security_scheme=self._parts.authenticator.security_scheme,
+            public_url=self.config.public_url,
+        )
+
+    def openapi_json(self) -> bytes:
+        """Built once: it takes tens of milliseconds."""
+        if self._openapi_json is None:
+            self._openapi_json = to_json(self.openapi())
+        return self._openapi_json
+
+    async def verify(self) -> None:
+        """Open everything and close it again. Raises what serving would raise."""
+        async with self._open():
+            pass
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        self._portal.close()
+        async with self._open():
+            self._is_open = True
+            try:
+                yield
+            finally:
+                self._is_open = False
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        """What is opened in this order is closed in reverse."""
+        parts, rules = self._parts, self.config.runs
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(parts.store)
+            for agent in parts.agents.values():
+                await agent.open()
+                stack.push_async_callback(agent.close)
+            bus = LocalEventBus()
+            namer = await stack.enter_async_context(Namer(store, parts.generate_name))
+            worker = Worker(store, bus, parts.agents, namer, history_limit=rules.history_limit)
+            engine = EmbeddedEngine(store, worker, grace=rules.shutdown_grace)
+            runner = Runner(store, bus, engine, parts.agents)
+            await runner.finish_deletions()
+            await stack.enter_async_context(engine)
+            self.state.runner = runner
+            yield
+
+
+def create_app(config: Config | Path | str | None = None) -> AgentflowApp:
+    """The server for an agentflow.json; by default the one in the current folder.
+
+    Loads the agents, the authentication and the keys; opens nothing yet. Raises ConfigError with
+    every problem there is; what a user's module raises while it is imported passes through.
+    """
+    if not isinstance(config, Config):
+        config = load_config(config)
+    use_folder(config)
+    install_alias()
+    return AgentflowApp(config, _choose_parts(config))
+
+
+def _choose_parts(config: Config) -> Parts:
+    store = SqliteStore(config.database_path)
+    problems: list[str] = []
+
+    def attempt(choose: Callable[[], T]) -> T | None:
+        try:
+            return choose()
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+            return None
+
+    authenticator = attempt(lambda: open_authenticator(config.auth))
+    chosen = attempt(
+        lambda: open_agents(
+            config.agents,
+            database=store,
+            checkpointer=config.checkpointer,
+            store=config.store,
+            durability=config.runs.durability,
+        )
+    )
+    generator_path = config.thread_name_generator
+    generate_name = attempt(lambda: load_generator(generator_path) if generator_path else None)
+    if authenticator is None or chosen is None or problems:
+        raise ConfigError(*problems)
+    return Parts(authenticator, store, chosen, generate_name)

@@ -1,0 +1,39 @@
+"""`agentflow check` and `agentflow show`: the configuration, without serving."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import typer
+
+from agentflow_server.cli.banner import align, summarise
+from agentflow_server.cli.failures import explained, load_app
+from agentflow_server.cli.logs import set_up_logs
+from agentflow_server.config import effective, exposure_problems, load_config, read_config
+from agentflow_server.errors import ConfigError
+
+Overrides = Mapping[str, str | int | None]
+
+
+def check_everything(path: Path | None, *, overrides: Overrides) -> None:
+    """Load and open what serving needs, and close it again."""
+    with explained():
+        config = load_config(path, overrides=overrides)
+        set_up_logs("warning")
+        errors, warnings = exposure_problems(config, config.host)
+        if errors:
+            raise ConfigError(*errors)
+        app = load_app(config)
+        anyio.run(app.verify)
+        for warning in warnings:
+            typer.secho(warning, err=True, fg=typer.colors.YELLOW)
+        typer.echo(f"{align({'Config': str(config.path), **summarise(config)})}\n")
+        typer.secho("Everything loads; the database opens.", fg=typer.colors.GREEN)
+
+
+def show_effective(path: Path | None, *, overrides: Overrides) -> None:
+    """Print every setting with its value; loads nothing of the user's."""
+    with explained():
+        shown = effective(read_config(path, overrides=overrides))
+    typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))

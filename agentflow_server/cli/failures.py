@@ -1,0 +1,79 @@
+"""What goes wrong at start-up, in lines that say what to do."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from agentflow_server.cli.logs import escape
+from agentflow_server.config import Config
+from agentflow_server.errors import ConfigError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from agentflow_server.app import AgentflowApp
+
+CANNOT_LISTEN = 1
+BAD_CONFIG = 2
+
+_OWN_FOLDER = str(Path(__file__).parents[1])
+
+
+def fail(*lines: str, code: int = BAD_CONFIG) -> NoReturn:
+    """Print the lines to stderr and leave."""
+    for line in lines:
+        typer.secho(escape(line), err=True, fg=typer.colors.RED)
+    sys.exit(code)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Whatever is wrong with the configuration ends the process with one line each."""
+    try:
+        yield
+    except ConfigError as exc:
+        fail(*exc.problems)
+    except StoreUnavailable as exc:
+        fail(f"database: {exc}")
+
+
+def load_app(config: Config) -> "AgentflowApp":
+    """Build the application. Raises ConfigError; leaves when the user's own code raises."""
+    # Imported here because `token` and `show` do without the web framework.
+    from agentflow_server.app import create_app  # noqa: PLC0415
+
+    try:
+        return create_app(config)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as exc:
+        # The user's modules run here, and may raise anything: it is shown as it is.
+        _explain_user_error(exc)
+        raise SystemExit(BAD_CONFIG) from exc
+
+
+def _explain_user_error(exc: BaseException) -> None:
+    theirs = _skip_own_frames(exc.__traceback__)
+    frames = traceback.extract_tb(theirs)
+    is_ours = not frames and not isinstance(exc, SyntaxError)
+    traceback.print_exception(type(exc), exc, exc.__traceback__ if is_ours else theirs)
+    place = f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+    typer.secho(
+        f"{place}{type(exc).__name__} while loading what agentflow.json names: nothing was started",
+        err=True,
+        fg=typer.colors.RED,
+    )
+
+
+def _skip_own_frames(step: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first line of the user's on."""
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        if not file.startswith((_OWN_FOLDER, "<frozen importlib")) and "importlib" not in file:
+            return step
+        step = step.tb_next
+    return None

@@ -1,0 +1,164 @@
+"""The commands and their options.
+
+What a command needs is imported when it runs: `agentflow --help` waits for no framework.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from agentflow_server import __version__
+from agentflow_server.cli.init import init
+
+app = typer.Typer(
+    name="agentflow",
+    help="Serve the agent that agentflow.json names.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Rich costs a tenth of a second in each call, and hides the user's own tracebacks in boxes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="The configuration; default: $AGENTFLOW_CONFIG, else ./agentflow.json.",
+        show_default=False,
+    ),
+]
+Host = Annotated[
+    str | None, typer.Option(help="Address to listen on; default 127.0.0.1.", show_default=False)
+]
+Port = Annotated[
+    int | None,
+    typer.Option(help="Default 8000; 0 takes a free one.", min=0, max=65535, show_default=False),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(help="sqlite:///path/to/file.db, instead of the file's.", show_default=False),
+]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    *,
+    config: ConfigFile = None,
+    host: Host = None,
+    port: Port = None,
+    database: Database = None,
+    log_level: Annotated[LogLevel | None, typer.Option(show_default=False)] = None,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object a line.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when a file changes.")] = False,
+    ssl_certfile: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+) -> None:
+    """Serve the agents over HTTP."""
+    from agentflow_server.cli.serving import Serving, serve_reloading  # noqa: PLC0415
+
+    serving = Serving(
+        path=config,
+        overrides={"host": host, "port": port, "database": database, "log_level": log_level},
+        json_logs=json_logs,
+        certificate=ssl_certfile,
+        key=ssl_keyfile,
+    )
+    if reload:
+        serve_reloading(serving)
+    else:
+        serving.run()
+
+
+app.command("init")(init)
+
+
+@app.command()
+def check(config: ConfigFile = None, host: Host = None, database: Database = None) -> None:
+    """Load everything that serving needs, report, and stop."""
+    from agentflow_server.cli.checking import check_everything  # noqa: PLC0415
+
+    check_everything(config, overrides={"host": host, "database": database})
+
+
+@app.command()
+def show(
+    config: ConfigFile = None, host: Host = None, port: Port = None, database: Database = None
+) -> None:
+    """Print the effective configuration as JSON, secrets masked."""
+    from agentflow_server.cli.checking import show_effective  # noqa: PLC0415
+
+    show_effective(config, overrides={"host": host, "port": port, "database": database})
+
+
+@app.command()
+def token(
+    *,
+    user_id: Annotated[str, typer.Option(help="Whom the token speaks for.")],
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(help="name=value, the value as JSON or plain text. May be repeated."),
+    ] = None,
+    expires: Annotated[str, typer.Option(help="How long it is valid: 30s, 15m, 1h, 7d.")] = "1h",
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="The private key (PEM), when the server has only the public one.",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print a JWT for development, signed with the configured key."""
+    from agentflow_server.cli.minting import print_token  # noqa: PLC0415
+
+    print_token(config, user_id=user_id, claims=claim or [], expires=expires, key_file=key)
+
+
+@app.command()
+def secret() -> None:
+    """Print a good JWT_SECRET_KEY for HS256, HS384 and HS512."""
+    from agentflow_server.cli.keygen import print_secret  # noqa: PLC0415
+
+    print_secret()
+
+
+@app.command()
+def keys(
+    algorithm: Annotated[
+        Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"], typer.Option()
+    ] = "ES256",
+    out: Annotated[Path, typer.Option(help="The folder for the two files.", file_okay=False)] = (
+        Path()
+    ),
+) -> None:
+    """Write a key pair for JWT: two PEM files."""
+    from agentflow_server.cli.keygen import write_key_pair  # noqa: PLC0415
+
+    write_key_pair(algorithm, out)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"agentflow-server {__version__}")

@@ -1,0 +1,155 @@
+"""`agentflow serve`: uvicorn, started so that every failure is one clear line."""
+
+import logging
+import math
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from socket import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.supervisors import ChangeReload
+
+from agentflow_server.cli.banner import addresses, print_banner, summarise
+from agentflow_server.cli.failures import explained, load_app
+from agentflow_server.cli.listening import bind, url_of
+from agentflow_server.cli.logs import set_up_logs
+from agentflow_server.config import Config, exposure_problems, load_config, read_config
+from agentflow_server.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentflow_server.app import AgentflowApp
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One call of `agentflow serve`; pickled for the process that `--reload` starts."""
+
+    path: Path | None
+    overrides: Mapping[str, str | int | None]
+    json_logs: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def run(self, sockets: Sequence[socket] | None = None) -> None:
+        """Serve until a signal comes. `sockets` are bound already, else they are bound here."""
+        with explained():
+            config = load_config(self.path, overrides=self.overrides)
+            self.prepare(config)
+            bound = list(sockets or bind(config.host, config.port))
+            app = load_app(config)
+            announce = partial(self._announce, config, bound)
+            _run(_Server(self.uvicorn_config(app, config), app, announce), bound)
+
+    def prepare(self, config: Config) -> None:
+        """Raises ConfigError when `config` must not be served as it is."""
+        set_up_logs(config.log_level, as_json=self.json_logs)
+        errors, warnings = exposure_problems(config, config.host)
+        if errors:
+            raise ConfigError(*errors)
+        for warning in warnings:
+            log.warning("%s", warning)
+        self._check_certificate()
+
+    def uvicorn_config(self, app: "AgentflowApp | str", config: Config) -> uvicorn.Config:
+        return uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            # uvicorn's access log prints query strings; ours does not.
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            # The caller's address is the socket's: by default uvicorn believes any local peer.
+            proxy_headers=False,
+            lifespan="off",
+            timeout_graceful_shutdown=math.ceil(config.runs.shutdown_grace),
+            ssl_certfile=self.certificate,
+            ssl_keyfile=self.key,
+            reload=isinstance(app, str),
+            reload_dirs=[str(config.folder)] if isinstance(app, str) else None,
+            reload_includes=_watched(config) if isinstance(app, str) else None,
+        )
+
+    def _check_certificate(self) -> None:
+        if self.key and not self.certificate:
+            raise ConfigError("--ssl-keyfile: is of no use without --ssl-certfile")
+        if not self.certificate:
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # An empty password instead of a question: nobody sits at a server's terminal.
+            context.load_cert_chain(self.certificate, self.key, password="")
+        except (ssl.SSLError, OSError) as exc:
+            raise ConfigError(
+                f"--ssl-certfile, --ssl-keyfile: cannot be used: {exc.strerror or exc}"
+            ) from exc
+
+    def _announce(self, config: Config, sockets: Sequence[socket]) -> None:
+        url = url_of(config.host, sockets, encrypted=self.certificate is not None)
+        if self.json_logs:
+            facts = {**addresses(config, url), **summarise(config)}
+            extra = {name.lower().replace(" ", "_"): value for name, value in facts.items()}
+            log.info("serving on %s", url, extra=extra)
+        else:
+            print_banner(config, url)
+
+
+class _Server(uvicorn.Server):
+    """Opens the application itself: uvicorn would log what prevents it as a traceback."""
+
+    def __init__(
+        self, config: uvicorn.Config, app: "AgentflowApp", announce: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._app = app
+        self._announce = announce
+        self._opened = AsyncExitStack()
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await self._opened.enter_async_context(self._app.router.lifespan_context(self._app))
+        await super().startup(sockets)
+        self._announce()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        log.info("stopping; running requests may finish")
+        await super().shutdown(sockets)
+        if not self.force_exit:
+            await self._opened.aclose()
+
+
+def serve_reloading(serving: Serving) -> None:
+    """Serve in a child process, which is replaced when a file changes."""
+    with explained():
+        # Only the child publishes the dotenv file, or a change in it would never be seen.
+        config = read_config(serving.path, overrides=serving.overrides)
+        serving.prepare(config)
+        sockets = bind(config.host, config.port)
+        watcher = serving.uvicorn_config("agentflow_server.app:create_app", config)
+        ChangeReload(watcher, target=partial(_run_child, serving), sockets=sockets).run()
+
+
+def _run_child(serving: Serving, sockets: list[socket] | None = None) -> None:
+    serving.run(sockets)
+
+
+def _run(server: uvicorn.Server, sockets: list[socket]) -> None:
+    # uvicorn raises the signal again when it has finished: that is a clean end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        server.run(sockets=sockets)
+    except KeyboardInterrupt:
+        log.debug("stopped by Ctrl-C")
+
+
+def _watched(config: Config) -> list[str]:
+    env = [Path(config.env).name] if config.env else []
+    return ["*.py", config.path.name, *env]

@@ -1,0 +1,207 @@
+"""agentflow.json, the environment and the flags → one checked `Config`."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from agentflow_server.config.authentication import find_literal_secret, resolve_auth
+from agentflow_server.config.environment import (
+    ServerEnvironment,
+    merge,
+    publish,
+    read_dotenv,
+)
+from agentflow_server.config.explain import Place, Problems, Sections
+from agentflow_server.config.fields import DatabaseUrl, Host
+from agentflow_server.config.models import (
+    AuthConfig,
+    AuthSection,
+    Config,
+    ConfigFile,
+    CorsConfig,
+    CustomAuthConfig,
+    JwtSection,
+    LimitsConfig,
+    LogLevel,
+    NoAuthConfig,
+    RunsConfig,
+    Section,
+)
+from agentflow_server.config.reading import Expansion, parse_object, read_file
+from agentflow_server.errors import ConfigError
+
+_SECTIONS = Sections(
+    {
+        (): ConfigFile,
+        ("limits",): LimitsConfig,
+        ("cors",): CorsConfig,
+        ("runs",): RunsConfig,
+        ("auth", "none"): NoAuthConfig,
+        ("auth", "jwt"): JwtSection,
+        ("auth", "custom"): CustomAuthConfig,
+    }
+)
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _AuthOnly(Section):
+    auth: AuthSection
+
+
+class _Flags(Section):
+    host: Host | None = Field(default=None, alias="--host")
+    port: int | None = Field(default=None, ge=0, le=65535, alias="--port")
+    database: DatabaseUrl | None = Field(default=None, alias="--database")
+    log_level: LogLevel | None = Field(default=None, alias="--log-level")
+
+
+def load_config(
+    path: Path | str | None = None, *, overrides: Mapping[str, str | int | None] = {}
+) -> Config:
+    """The configuration; afterwards the dotenv file's variables are in `os.environ`.
+
+    `path` defaults to `$AGENTFLOW_CONFIG`, then `./agentflow.json`. `overrides` are the flags
+    `host`, `port`, `database`, `log_level`; None means not given. Raises ConfigError with every
+    problem, and then nothing has changed.
+    """
+    config, dotenv = _resolve(path, overrides)
+    publish(dotenv)
+    return config
+
+
+def read_config(
+    path: Path | str | None = None, *, overrides: Mapping[str, str | int | None] = {}
+) -> Config:
+    """As `load_config`, but `os.environ` stays as it is: for a process that runs no agent."""
+    return _resolve(path, overrides)[0]
+
+
+def use_folder(config: Config) -> None:
+    """Let modules beside agentflow.json be imported, before any others."""
+    folder = str(config.folder)
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What the file says, before it is checked."""
+
+    file: Path
+    raw: dict[str, Any]
+    values: dict[str, Any]
+    """`raw` with its variables replaced."""
+    expanded: frozenset[Place]
+    unset: frozenset[Place]
+    dotenv: Mapping[str, str]
+
+
+def _resolve(
+    path: Path | str | None, overrides: Mapping[str, str | int | None]
+) -> tuple[Config, Mapping[str, str]]:
+    file = Path(path or os.environ.get("AGENTFLOW_CONFIG") or "agentflow.json").absolute()
+    text = read_file(file, hint=" (agentflow init makes a project)")
+    raw = parse_object(text, source=file.name)
+    problems = Problems(file.name)
+    written = _expand(file, raw, problems)
+    settings = _check_file(written, problems)
+    auth = _check_auth(written, problems)
+    flags = _check_flags(overrides, problems)
+    server = _check_environment(written.dotenv, problems)
+    if problems.lines or not (settings and auth and flags and server):
+        raise ConfigError(*problems.lines)
+    chosen = server.model_dump(exclude_none=True) | flags.model_dump(exclude_none=True)
+    return _build(written, settings, auth, chosen), written.dotenv
+
+
+def _expand(file: Path, raw: dict[str, Any], problems: Problems) -> _Written:
+    # Where the dotenv file is cannot depend on what is in it.
+    outside = Expansion(os.environ, problems)
+    env = outside.expand(raw.get("env"), ("env",))
+    dotenv = (
+        read_dotenv(file.parent / env, problems) if isinstance(env, str) and env.strip() else {}
+    )
+    inside = Expansion(merge(dotenv), problems)
+    values = inside.expand({key: value for key, value in raw.items() if key != "env"})
+    return _Written(
+        file=file,
+        raw=raw,
+        values={**values, "env": env},
+        expanded=frozenset(outside.places | inside.places),
+        unset=frozenset(outside.unset | inside.unset),
+        dotenv=dotenv,
+    )
+
+
+def _check_file(written: _Written, problems: Problems) -> ConfigFile | None:
+    agents = [key for key in ("agent", "agents") if written.raw.get(key) is not None]
+    if not agents:
+        problems.add("agent", 'is missing; write e.g. "agent": "graph.react:app"')
+    if len(agents) > 1:
+        problems.add("agents", 'expected either "agent" or "agents", found both')
+    if written.values.get("agents") == {}:
+        problems.add("agents", "expected at least one agent, found an empty object")
+    # The JWT variables matter only with a valid `auth` section, so that one is checked apart.
+    rest = {key: value for key, value in written.values.items() if key != "auth"}
+    return _check(ConfigFile, rest, written, problems)
+
+
+def _check_auth(written: _Written, problems: Problems) -> AuthConfig | None:
+    raw = written.raw.get("auth")
+    if find_literal_secret(raw, problems):
+        return None
+    section = _check(_AuthOnly, {"auth": written.values.get("auth")}, written, problems)
+    if section is None or any(place[0] == "auth" for place in written.unset):
+        return None
+    return resolve_auth(section.auth, raw_auth=raw, dotenv=written.dotenv, problems=problems)
+
+
+def _check_flags(overrides: Mapping[str, str | int | None], problems: Problems) -> _Flags | None:
+    try:
+        return _Flags.model_validate(
+            {f"--{name.replace('_', '-')}": value for name, value in overrides.items()}
+        )
+    except ValidationError as error:
+        Problems("", problems.lines).add_invalid(error, Sections({(): _Flags}))
+        return None
+
+
+def _check_environment(dotenv: Mapping[str, str], problems: Problems) -> ServerEnvironment | None:
+    try:
+        return ServerEnvironment.read(dotenv)
+    except ValidationError as error:
+        Problems("environment", problems.lines).add_invalid(error, Sections({}))
+        return None
+
+
+def _check(
+    model: type[_Model], values: Mapping[str, Any], written: _Written, problems: Problems
+) -> _Model | None:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems.add_invalid(error, _SECTIONS, secret=written.expanded, known=written.unset)
+        return None
+
+
+def _build(
+    written: _Written, settings: ConfigFile, auth: AuthConfig, chosen: Mapping[str, Any]
+) -> Config:
+    own = ("schema_", "agent", "agents", "auth")
+    taken = {name: getattr(settings, name) for name in ConfigFile.model_fields if name not in own}
+    agents = settings.agents or {"agent": str(settings.agent)}
+    return Config(
+        path=written.file,
+        folder=written.file.parent,
+        auth=auth,
+        auth_written="auth" in written.raw,
+        expanded_options=frozenset(
+            place[2:] for place in written.expanded if place[:2] == ("auth", "options")
+        ),
+        **{**taken, "agents": agents, **chosen},
+    )

@@ -1,0 +1,122 @@
+"""The text of agentflow.json → plain values, with `${VAR}` replaced."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agentflow_server import strict_json
+from agentflow_server.config.explain import Place, Problems, describe, name_place
+from agentflow_server.errors import ConfigError
+
+_VARIABLE = re.compile(
+    r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?\}|(?P<broken>\$\{)"
+)
+MAX_DEPTH = 32
+
+
+def read_file(path: Path, *, hint: str = "") -> str:
+    """Raises ConfigError; `hint` says what to do when the file is missing."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: expected a file, found a folder") from None
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start + 1})") from None
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not a file name"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+
+
+def parse_object(text: str, *, source: str) -> dict[str, Any]:
+    """Raises ConfigError."""
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                twice.append(key)
+            seen.add(key)
+        return dict(pairs)
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as exc:
+        raise ConfigError(
+            f"{source}: line {exc.lineno}, column {exc.colno}: "
+            f"{_syntax(text, exc.pos) or exc.msg[:1].lower() + exc.msg[1:]}"
+        ) from None
+    except (RecursionError, ValueError):
+        raise ConfigError(f"{source}: nested too deeply, or a number is too long") from None
+    if twice:
+        raise ConfigError(
+            *(f"{source}: {name_place((key,))}: written twice in one object" for key in twice)
+        )
+    try:
+        strict_json.parse(text.encode("utf-8"), max_depth=MAX_DEPTH)
+    except ValueError as exc:
+        raise ConfigError(f"{source}: {exc} (NaN, 1e999, NUL, half characters?)") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{source}: expected an object, found {describe(value)}")
+    return value
+
+
+def _syntax(text: str, position: int) -> str:
+    rest = text[position:]
+    if not text.strip():
+        return "the file is empty"
+    if rest.startswith(("//", "/*", "#")):
+        return "JSON has no comments"
+    if rest.startswith("'"):
+        return "JSON wants double quotes"
+    if rest.startswith(("}", "]")) and text[:position].rstrip().endswith(","):
+        return "a comma before the end"
+    return ""
+
+
+class Expansion:
+    """Replaces `${VAR}` and `${VAR:-default}` in every string; `$${` is a literal `${`.
+
+    Values are not expanded again. `places` is where something was replaced, `unset` where a
+    variable was missing; each of those is a problem.
+    """
+
+    def __init__(self, environment: Mapping[str, str], problems: Problems) -> None:
+        self._environment = environment
+        self._problems = problems
+        self.places: set[Place] = set()
+        self.unset: set[Place] = set()
+
+    def expand(self, value: Any, place: Place = ()) -> Any:
+        match value:
+            case str():
+                return _VARIABLE.sub(lambda match: self._replace(match, place), value)
+            case dict():
+                return {key: self.expand(item, (*place, key)) for key, item in value.items()}
+            case list():
+                return [self.expand(item, (*place, n)) for n, item in enumerate(value)]
+        return value
+
+    def _replace(self, match: re.Match[str], place: Place) -> str:
+        if match["escaped"]:
+            return "${"
+        if match["broken"]:
+            return self._fail(
+                place, "expected ${NAME} or ${NAME:-default}; write $${ for a plain ${"
+            )
+        self.places.add(place)
+        found = self._environment.get(match["name"])
+        if match["default"] is not None:
+            return found or match["default"]
+        if found is None:
+            return self._fail(place, f"the environment variable {match['name']} is not set")
+        return found
+
+    def _fail(self, place: Place, text: str) -> str:
+        self.unset.add(place)
+        self._problems.add(name_place(place), text)
+        return ""

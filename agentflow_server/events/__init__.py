@@ -1,0 +1,1 @@
+"""How readers of a run learn that something was stored."""

@@ -1,0 +1,1 @@
+"""Turns: from an accepted message to its stored answer."""

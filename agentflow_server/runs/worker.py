@@ -1,0 +1,108 @@
+"""Executes one claimed run: the agent's turn, from its context to its stored end."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+
+from agentflow_server.errors import AgentflowError, LeaseLost
+from agentflow_server.interfaces import Agent, EventBus, Store
+from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome
+from agentflow_server.runs.context import build_context
+from agentflow_server.runs.naming import Namer
+from agentflow_server.runs.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+SUCCESS = RunOutcome("success")
+AGENT_FAILED = RunError(code="agent_failed", detail="The agent could not finish this turn")
+AGENT_GONE = RunError(code="agent_unknown", detail="This server no longer has the thread's agent")
+STORE_FAILED = RunError(code="store_unavailable", detail="What the agent said could not be stored")
+STOPPED = RunError(code="server_stopped", detail="The server was stopped before the run had ended")
+
+MAX_RETRY_SECONDS = 30.0
+
+
+class Worker:
+    """Knows the agents, and how to drive them. One instance serves all runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: EventBus,
+        agents: Mapping[str, Agent],
+        namer: Namer,
+        *,
+        history_limit: int | None = None,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._agents = agents
+        self._namer = namer
+        self._history_limit = history_limit
+
+    async def execute(self, active: ActiveRun) -> ActiveRun | None:
+        """Run it to its end. Returns the thread's next run, already claimed.
+
+        Never raises anything but CancelledError, and then the run has ended as well.
+        """
+        recorder = Recorder(self._store, self._bus, active)
+        try:
+            outcome = await self._drive(active, recorder)
+        except asyncio.CancelledError:
+            await self._finish(recorder, active, RunOutcome("error", STOPPED), claim_next=False)
+            raise
+        following = await self._finish(recorder, active, outcome, claim_next=True)
+        if active.turn == 1:
+            self._namer.name_later(active)
+        return following
+
+    async def abandon(self, active: ActiveRun, error: RunError) -> None:
+        """End a run that nobody executes any more; its event log goes on where it stopped."""
+        recorder = Recorder(self._store, self._bus, active)
+        if active.last_seq == 0:
+            recorder.start()
+        await self._finish(recorder, active, RunOutcome("error", error), claim_next=False)
+
+    async def _drive(self, active: ActiveRun, recorder: Recorder) -> RunOutcome:
+        agent = self._agents.get(active.run.agent)
+        if agent is None:
+            log.error(
+                "run %s wants agent %r, which is not served", active.run.run_id, active.run.agent
+            )
+            return RunOutcome("error", AGENT_GONE)
+        try:
+            recorder.start()
+            context = build_context(active, reserved=agent.reserved)
+            stream = agent.stream(context, await self._messages(agent, active))
+            async with aclosing(stream) as events:
+                async for event in events:
+                    await recorder.record(event)
+        except AgentflowError:
+            log.exception("run %s: its events cannot be stored", active.run.run_id)
+            return RunOutcome("error", STORE_FAILED)
+        except Exception:  # the user's agent may raise anything; its text stays in the log
+            log.exception("run %s: agent %r failed", active.run.run_id, active.run.agent)
+            return RunOutcome("error", AGENT_FAILED)
+        return SUCCESS
+
+    async def _messages(self, agent: Agent, active: ActiveRun) -> Sequence[Message]:
+        if agent.remembers or active.turn == 1:
+            return [active.message]
+        return await self._store.history(active, limit=self._history_limit)
+
+    async def _finish(
+        self, recorder: Recorder, active: ActiveRun, outcome: RunOutcome, *, claim_next: bool
+    ) -> ActiveRun | None:
+        """Store the end, as often as it takes: a run must not stay `running` while we live."""
+        delay = 0.1
+        while True:
+            try:
+                return await recorder.finish(outcome, claim_next=claim_next)
+            except LeaseLost:
+                log.warning("run %s was ended elsewhere", active.run.run_id)
+                return None
+            except AgentflowError:
+                log.exception("run %s: its end cannot be stored, trying again", active.run.run_id)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAX_RETRY_SECONDS)

@@ -1,0 +1,1 @@
+"""Where threads, messages, runs and events are kept."""

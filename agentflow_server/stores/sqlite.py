@@ -1,0 +1,260 @@
+"""The embedded store: one SQLite file, one writer with group commit, readers beside it."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from anyio import to_thread
+
+from agentflow_server.errors import StoreUnavailable
+from agentflow_server.interfaces import Store
+from agentflow_server.models import (
+    ActiveRun,
+    Event,
+    Idempotency,
+    JsonObject,
+    Message,
+    NewRun,
+    Page,
+    Run,
+    RunOutcome,
+    StartedRun,
+    Thread,
+    ThreadStatus,
+)
+from agentflow_server.stores import sqlite_messages as messages_sql
+from agentflow_server.stores import sqlite_runs as runs_sql
+from agentflow_server.stores import sqlite_threads as threads_sql
+from agentflow_server.stores.operations import Operation, T
+from agentflow_server.stores.readers import Readers
+from agentflow_server.stores.rows import to_text
+from agentflow_server.stores.sqlite_file import OpenFile, open_file
+from agentflow_server.stores.writer import Writer
+
+log = logging.getLogger(__name__)
+
+_PURGED_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Threads:
+    """What is there while the store is open."""
+
+    file: OpenFile
+    writer: Writer
+    readers: Readers
+
+    def stop(self) -> None:
+        self.writer.stop()
+        self.readers.stop()
+        self.file.close()
+
+
+class SqliteStore(Store):
+    """A store in one file, for one process at a time.
+
+    It may be opened and closed several times, and is used from the event loop that opened it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._threads: _Threads | None = None
+
+    async def __aenter__(self) -> Self:
+        file = await to_thread.run_sync(open_file, self._path)
+        loop = asyncio.get_running_loop()
+        self._threads = _Threads(file, Writer(file.writer, loop), Readers(file.readers, loop))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        threads, self._threads = self._opened(), None
+        await to_thread.run_sync(threads.stop)
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run `operation(connection)` in the writer thread and return its result once durable.
+
+        It shares a transaction with whatever else is being written, but is undone alone when it
+        raises; what it raises passes through. It must be quick, must not begin, commit or roll
+        back, and must not return anything that needs the connection. A caller that is cancelled
+        does not know whether it happened. Raises StoreUnavailable when nothing can be written.
+        """
+        return await self._opened().writer.submit(operation)
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run `operation(connection)` in a reader thread, on one read-only snapshot.
+
+        Every write awaited before is seen. What it raises passes through.
+        """
+        return await self._opened().readers.submit(operation)
+
+    def _opened(self) -> _Threads:
+        if self._threads is None:
+            raise StoreUnavailable("The database is closed")
+        return self._threads
+
+    async def _write(self, operation: Operation[T]) -> T:
+        try:
+            return await self.write(operation)
+        except sqlite3.Error as exc:
+            raise _unavailable(exc) from exc
+
+    async def _read(self, operation: Operation[T]) -> T:
+        try:
+            return await self.read(operation)
+        except sqlite3.Error as exc:
+            raise _unavailable(exc) from exc
+
+    async def ping(self) -> None:
+        # Through both doors: a server that can only read is not ready.
+        await self._write(lambda _: None)
+        await self._read(lambda connection: connection.execute("SELECT 1 FROM threads").fetchone())
+
+    # Threads
+
+    async def create_thread(
+        self,
+        owner: str,
+        thread_id: str,
+        *,
+        metadata: JsonObject,
+        reuse: bool = False,
+        idempotency: Idempotency | None = None,
+    ) -> Thread:
+        text = to_text(metadata)
+        return await self._write(
+            lambda connection: threads_sql.create_thread(
+                connection, owner, thread_id, text, reuse=reuse, idempotency=idempotency
+            )
+        )
+
+    async def get_thread(self, owner: str, thread_id: str) -> Thread:
+        return await self._read(
+            lambda connection: threads_sql.get_thread(connection, owner, thread_id)
+        )
+
+    async def list_threads(
+        self,
+        owner: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        status: ThreadStatus | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Page[Thread]:
+        return await self._read(
+            lambda connection: threads_sql.list_threads(
+                connection, owner, limit=limit, cursor=cursor, status=status, metadata=metadata
+            )
+        )
+
+    async def update_thread(
+        self,
+        owner: str,
+        thread_id: str,
+        *,
+        name: str | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Thread:
+        return await self._write(
+            lambda connection: threads_sql.update_thread(
+                connection, owner, thread_id, name=name, metadata=metadata
+            )
+        )
+
+    async def name_thread(self, thread_id: str, name: str) -> None:
+        await self._write(lambda connection: threads_sql.name_thread(connection, thread_id, name))
+
+    async def hide_thread(self, owner: str, thread_id: str) -> str | None:
+        return await self._write(
+            lambda connection: threads_sql.hide_thread(connection, owner, thread_id)
+        )
+
+    async def purge_thread(self, thread_id: str) -> None:
+        while await self._write(
+            lambda connection: threads_sql.purge_slice(connection, thread_id, _PURGED_AT_ONCE)
+        ):
+            pass
+
+    async def list_hidden_threads(self) -> Sequence[tuple[str, str | None]]:
+        return await self._read(threads_sql.list_hidden)
+
+    # Runs
+
+    async def start_run(
+        self, owner: str, new: NewRun, *, idempotency: Idempotency | None = None
+    ) -> StartedRun:
+        return await self._write(
+            lambda connection: runs_sql.start_run(connection, owner, new, idempotency)
+        )
+
+    async def claim_run(self, thread_id: str) -> ActiveRun | None:
+        return await self._write(lambda connection: runs_sql.claim_run(connection, thread_id))
+
+    async def append_events(self, active: ActiveRun, events: Sequence[Event]) -> None:
+        await self._write(lambda connection: runs_sql.append_events(connection, active, events))
+
+    async def finish_run(
+        self,
+        active: ActiveRun,
+        outcome: RunOutcome,
+        messages: Sequence[Message],
+        events: Sequence[Event],
+        *,
+        claim_next: bool = True,
+    ) -> ActiveRun | None:
+        return await self._write(
+            lambda connection: runs_sql.finish_run(
+                connection, active, outcome, messages, events, claim_next=claim_next
+            )
+        )
+
+    async def interrupted_runs(self) -> Sequence[ActiveRun]:
+        return await self._read(runs_sql.list_running)
+
+    async def waiting_threads(self) -> Sequence[str]:
+        return await self._read(runs_sql.list_waiting)
+
+    async def get_run(self, owner: str, thread_id: str, run_id: str) -> Run:
+        return await self._read(
+            lambda connection: runs_sql.get_run(connection, owner, thread_id, run_id)
+        )
+
+    async def list_runs(
+        self, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
+    ) -> Page[Run]:
+        return await self._read(
+            lambda connection: runs_sql.list_runs(
+                connection, owner, thread_id, limit=limit, cursor=cursor
+            )
+        )
+
+    async def list_events(self, run_id: str, *, after: int, limit: int) -> Sequence[Event]:
+        return await self._read(
+            lambda connection: messages_sql.list_events(connection, run_id, after, limit)
+        )
+
+    # Messages
+
+    async def list_messages(
+        self, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
+    ) -> Page[Message]:
+        return await self._read(
+            lambda connection: messages_sql.list_messages(
+                connection, owner, thread_id, limit=limit, cursor=cursor
+            )
+        )
+
+    async def run_messages(self, run_id: str) -> Sequence[Message]:
+        return await self._read(lambda connection: messages_sql.run_messages(connection, run_id))
+
+    async def history(self, active: ActiveRun, *, limit: int | None) -> Sequence[Message]:
+        return await self._read(lambda connection: messages_sql.history(connection, active, limit))
+
+
+def _unavailable(exc: sqlite3.Error) -> StoreUnavailable:
+    log.error("the database refused an operation: %s", exc)
+    return StoreUnavailable("The database cannot be used right now")

@@ -1,0 +1,114 @@
+"""Opening a SQLite file: its folder, its lock, its connections."""
+
+import os
+import sqlite3
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentflow_server.errors import ConfigError
+from agentflow_server.stores.migrate import load_migrations, migrate_sqlite
+from agentflow_server.stores.rows import now
+from agentflow_server.stores.sqlite_idempotency import prune
+
+_READERS = 3
+_BUSY_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """The connections to a migrated database that is locked for this process."""
+
+    writer: sqlite3.Connection
+    readers: list[sqlite3.Connection]
+    closing: ExitStack
+
+    def close(self) -> None:
+        """Close the connections, the writing one last (it tidies the file up), and unlock."""
+        self.closing.close()
+
+
+def open_file(path: Path) -> OpenFile:
+    """Create or open the database, and migrate it.
+
+    Raises ConfigError, in one line: the path is a folder, cannot be written, is in use, or holds
+    something else than a database of ours.
+    """
+    try:
+        with ExitStack() as stack:
+            path = path.resolve()
+            _prepare(path, stack)
+            writer = _connect(path.as_uri())
+            stack.callback(writer.close)
+            # First, so that nothing is changed in a file that is not ours.
+            migrate_sqlite(writer, load_migrations("sqlite"))
+            _configure(writer)
+            prune(writer, now(), limit=-1)
+            readers = []
+            for _ in range(_READERS):
+                reader = _connect(f"{path.as_uri()}?mode=ro")
+                stack.callback(reader.close)
+                readers.append(reader)
+            return OpenFile(writer, readers, stack.pop_all())
+    except OSError as exc:
+        raise ConfigError(f"{path}: the database cannot be written: {exc.strerror}") from exc
+    except sqlite3.Error as exc:
+        raise ConfigError(f"{path}: SQLite cannot use this as a database: {exc}") from exc
+    except ConfigError as exc:
+        raise ConfigError(f"{path}: {exc}") from exc
+
+
+def _prepare(path: Path, stack: ExitStack) -> None:
+    if path.is_dir():
+        raise ConfigError("is a folder, expected a database file")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _open_private(path.with_name(f"{path.name}.lock"))
+    stack.callback(os.close, lock)
+    _lock(lock)
+    # SQLite gives its -wal and -shm files the permissions of the database.
+    os.close(_open_private(path))
+
+
+def _open_private(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+if sys.platform == "win32":  # pragma: no cover – nothing like flock there: one server per file is
+    # left to the administrator, as SQLite's own locks still keep the file whole.
+
+    def _lock(descriptor: int) -> None: ...
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        """Held until the descriptor is closed, also by the death of the process."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError("is in use by another agentflow server") from None
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    # Opened here, used by one thread of ours each, closed here again.
+    return sqlite3.connect(
+        uri,
+        uri=True,
+        isolation_level=None,
+        timeout=_BUSY_TIMEOUT,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+
+
+def _configure(writer: sqlite3.Connection) -> None:
+    (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":  # pragma: no cover – a file system without shared memory
+        raise ConfigError(f"SQLite's WAL is not possible there (found {mode!r})")
+    writer.execute("PRAGMA synchronous = FULL")
+    writer.execute("PRAGMA foreign_keys = ON")
+    # SQLite's own 2 MB would spill a busy hour's index pages; used only as far as needed.
+    writer.execute("PRAGMA cache_size = -16000")
+    # A WAL that a long read made large is cut back afterwards.
+    writer.execute("PRAGMA journal_size_limit = 67108864")

@@ -1,0 +1,248 @@
+"""Runs: SQL for SQLite. Every function runs inside a transaction of the caller's."""
+
+# ruff: noqa: S608 – SQL is put together from constants of ours only.
+
+import secrets
+import sqlite3
+from collections.abc import Sequence
+
+from agentflow_server.errors import (
+    IdempotencyMismatch,
+    IdTaken,
+    LeaseLost,
+    NotFound,
+    ThreadBusy,
+    WrongAgent,
+)
+from agentflow_server.models import (
+    ActiveRun,
+    Event,
+    Idempotency,
+    Message,
+    NewRun,
+    Page,
+    Run,
+    RunOutcome,
+    RunStatus,
+    StartedRun,
+    ThreadStatus,
+)
+from agentflow_server.stores.cursors import decode_cursor, encode_cursor
+from agentflow_server.stores.rows import (
+    ACTIVE_COLUMNS,
+    RUN_COLUMNS,
+    event_row,
+    message_row,
+    now,
+    read_active,
+    read_run,
+    to_datetime,
+    to_text,
+)
+from agentflow_server.stores.sqlite_idempotency import Made, find_made, remember
+from agentflow_server.stores.sqlite_messages import INSERT_EVENT, INSERT_MESSAGE, require_thread
+from agentflow_server.stores.sqlite_threads import IS_BUSY, no_thread
+
+_GET_THREAD = f"""
+    SELECT agent, next_turn, {IS_BUSY} FROM threads
+    WHERE thread_id = ? AND owner = ? AND hidden = 0"""
+_INSERT = """
+    INSERT INTO runs (run_id, thread_id, owner, agent, turn, status, lease, claims, config,
+        created_at, started_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_TAKE_TURN = """
+    UPDATE threads SET agent = ?, status = 'busy', next_turn = ?, updated_at = ?
+    WHERE thread_id = ?"""
+_ACTIVE = f"""
+    SELECT {ACTIVE_COLUMNS} FROM runs
+    JOIN messages ON messages.thread_id = runs.thread_id AND messages.turn = runs.turn
+        AND messages.position = 0"""
+_GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = ?"
+_ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
+_NEXT_PENDING = """
+    SELECT run_id FROM runs WHERE thread_id = ? AND status = 'pending'
+        AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = ? AND status = 'running')
+    ORDER BY turn LIMIT 1"""
+_CLAIM = "UPDATE runs SET status = 'running', lease = ?, started_at = ? WHERE run_id = ?"
+_HOLDS_LEASE = "SELECT 1 FROM runs WHERE run_id = ? AND lease = ?"
+_END = """
+    UPDATE runs SET status = ?, ended_at = ?, error_code = ?, error_detail = ?, lease = NULL
+    WHERE run_id = ? AND lease = ?"""
+_END_TURN = f"""
+    UPDATE threads SET status = CASE WHEN {IS_BUSY} THEN 'busy' ELSE ? END, updated_at = ?
+    WHERE thread_id = ?"""
+_WAITING = """
+    SELECT thread_id FROM runs WHERE status = 'pending' AND NOT EXISTS (
+        SELECT 1 FROM runs AS other
+        WHERE other.thread_id = runs.thread_id AND other.status = 'running')
+    GROUP BY thread_id ORDER BY min(created_at)"""
+_GET = f"""
+    SELECT {RUN_COLUMNS} FROM runs JOIN threads USING (thread_id)
+    WHERE run_id = ? AND thread_id = ? AND threads.owner = ? AND hidden = 0"""
+_PAGE = f"""
+    SELECT turn, {RUN_COLUMNS} FROM runs
+    WHERE thread_id = ? AND turn < ? ORDER BY turn DESC LIMIT ?"""
+
+_THREAD_STATUS: dict[RunStatus, ThreadStatus] = {
+    "error": "error",
+    "timeout": "error",
+    "interrupted": "interrupted",
+}
+"""How a thread stands after its last run; `idle` unless said here."""
+
+
+def start_run(
+    connection: sqlite3.Connection, owner: str, new: NewRun, idempotency: Idempotency | None
+) -> StartedRun:
+    thread = connection.execute(_GET_THREAD, (new.thread_id, owner)).fetchone()
+    if thread is None:
+        raise no_thread()
+    moment = now()
+    if idempotency and (made := find_made(connection, owner, idempotency, moment)):
+        return _replay(connection, new.thread_id, made)
+    agent, turn, busy = thread
+    if agent is None or new.agent_is_default:
+        agent = agent or new.agent
+    elif agent != new.agent:
+        raise WrongAgent("The thread belongs to another agent")
+    if busy and new.reject_if_busy:
+        raise ThreadBusy("The thread has a run that has not ended")
+    started = _insert_run(connection, owner, new, agent, turn, moment, busy=busy)
+    if idempotency:
+        remember(connection, owner, idempotency, Made(new.thread_id, new.run_id), moment)
+    return started
+
+
+def _replay(connection: sqlite3.Connection, thread_id: str, made: Made) -> StartedRun:
+    if made.thread_id != thread_id or made.run_id is None:
+        raise IdempotencyMismatch("The idempotency key was used for a different request")
+    known = read_active(connection.execute(_GET_ACTIVE, (made.run_id,)).fetchone())
+    return StartedRun(known.run, known.message, replayed=True)
+
+
+def _insert_run(
+    connection: sqlite3.Connection,
+    owner: str,
+    new: NewRun,
+    agent: str,
+    turn: int,
+    moment: int,
+    *,
+    busy: bool,
+) -> StartedRun:
+    status: RunStatus = "pending" if busy else "running"
+    lease = None if busy else _make_lease()
+    created_at = to_datetime(moment)
+    run = Run(
+        run_id=new.run_id,
+        thread_id=new.thread_id,
+        agent=agent,
+        status=status,
+        created_at=created_at,
+        started_at=None if busy else created_at,
+    )
+    message = Message(
+        message_id=new.message_id,
+        thread_id=new.thread_id,
+        run_id=new.run_id,
+        role="user",
+        content=new.content,
+        created_at=created_at,
+        metadata=new.metadata,
+    )
+    row = (new.run_id, new.thread_id, owner, agent, turn, status, lease)
+    texts = (to_text(new.claims), to_text(new.config))
+    try:
+        connection.execute(_INSERT, (*row, *texts, moment, None if busy else moment))
+        connection.execute(INSERT_MESSAGE, message_row(turn, 0, message))
+    except sqlite3.IntegrityError as exc:
+        raise IdTaken("The run_id or the message_id is taken") from exc
+    connection.execute(_TAKE_TURN, (agent, turn + 1, moment, new.thread_id))
+    if lease is None:
+        return StartedRun(run, message)
+    active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config)
+    return StartedRun(run, message, active)
+
+
+def _make_lease() -> str:
+    return secrets.token_hex(8)
+
+
+def claim_run(connection: sqlite3.Connection, thread_id: str) -> ActiveRun | None:
+    pending = connection.execute(_NEXT_PENDING, (thread_id, thread_id)).fetchone()
+    if pending is None:
+        return None
+    connection.execute(_CLAIM, (_make_lease(), now(), *pending))
+    return read_active(connection.execute(_GET_ACTIVE, pending).fetchone())
+
+
+def append_events(
+    connection: sqlite3.Connection, active: ActiveRun, events: Sequence[Event]
+) -> None:
+    held = connection.execute(_HOLDS_LEASE, (active.run.run_id, active.lease)).fetchone()
+    if held is None:
+        raise _lease_lost()
+    _insert_events(connection, active, events)
+
+
+def _lease_lost() -> LeaseLost:
+    return LeaseLost("The run has ended, or another worker owns it now")
+
+
+def _insert_events(
+    connection: sqlite3.Connection, active: ActiveRun, events: Sequence[Event]
+) -> None:
+    run_id = active.run.run_id
+    connection.executemany(INSERT_EVENT, [event_row(run_id, event) for event in events])
+
+
+def finish_run(
+    connection: sqlite3.Connection,
+    active: ActiveRun,
+    outcome: RunOutcome,
+    messages: Sequence[Message],
+    events: Sequence[Event],
+    *,
+    claim_next: bool,
+) -> ActiveRun | None:
+    run, moment = active.run, now()
+    error = (outcome.error.code, outcome.error.detail) if outcome.error else (None, None)
+    ended = (outcome.status, moment, *error, run.run_id, active.lease)
+    if not connection.execute(_END, ended).rowcount:
+        raise _lease_lost()
+    rows = [message_row(active.turn, n, message) for n, message in enumerate(messages, 1)]
+    connection.executemany(INSERT_MESSAGE, rows)
+    _insert_events(connection, active, events)
+    following = claim_run(connection, run.thread_id) if claim_next else None
+    status = _THREAD_STATUS.get(outcome.status, "idle")
+    connection.execute(_END_TURN, (status, moment, run.thread_id))
+    return following
+
+
+def list_running(connection: sqlite3.Connection) -> Sequence[ActiveRun]:
+    return [read_active(row) for row in connection.execute(_ALL_RUNNING)]
+
+
+def list_waiting(connection: sqlite3.Connection) -> Sequence[str]:
+    return [thread_id for (thread_id,) in connection.execute(_WAITING)]
+
+
+def get_run(connection: sqlite3.Connection, owner: str, thread_id: str, run_id: str) -> Run:
+    row = connection.execute(_GET, (run_id, thread_id, owner)).fetchone()
+    if row is None:
+        raise NotFound("There is no such run")
+    return read_run(row)
+
+
+def list_runs(
+    connection: sqlite3.Connection, owner: str, thread_id: str, *, limit: int, cursor: str | None
+) -> Page[Run]:
+    require_thread(connection, owner, thread_id)
+    listing = f"runs:{thread_id}"
+    before = (2**63 - 1,) if cursor is None else decode_cursor(listing, cursor, int)
+    rows = connection.execute(_PAGE, (thread_id, *before, limit + 1)).fetchall()
+    more = len(rows) > limit
+    return Page(
+        data=[read_run(row[1:]) for row in rows[:limit]],
+        next_cursor=encode_cursor(listing, rows[limit - 1][0]) if more else None,
+    )

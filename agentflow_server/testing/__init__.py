@@ -1,0 +1,1 @@
+"""Conformance suites: subclass one in your tests to hold your own implementation to the contract."""

@@ -1,0 +1,82 @@
+"""The only routes that answer without a credential. A test lists them."""
+
+from importlib.resources import files
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+
+from agentflow_server.errors import AgentflowError
+from agentflow_server.models import Frozen
+from agentflow_server.web.errors import problem
+from agentflow_server.web.parameters import Runs
+
+router = APIRouter()
+
+_ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
+_DOCS_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src 'self' data:; "
+    "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+
+
+class Status(Frozen):
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/ping", tags=["health"], summary="Is anybody there?")
+async def ping() -> Status:
+    return Status()
+
+
+@router.get("/health/live", tags=["health"], summary="Is the process alive?")
+async def live() -> Status:
+    return Status()
+
+
+@router.get(
+    "/health/ready",
+    tags=["health"],
+    summary="Can it do its work?",
+    response_model=Status,
+    responses={503: {"description": "The database cannot be used"}},
+)
+async def ready(runs: Runs) -> Response | Status:
+    try:
+        await runs.store.ping()
+    except AgentflowError as exc:
+        return problem(503, exc.code, "The database cannot be used right now")
+    return Status()
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    return Response(request.app.openapi_json(), media_type="application/json")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    root = request.scope.get("root_path", "").rstrip("/")
+    page = get_swagger_ui_html(
+        openapi_url=f"{root}/openapi.json",
+        title="agentflow-server",
+        swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}/docs/swagger-ui.css",
+        swagger_favicon_url=f"{root}/docs/favicon-32x32.png",
+        swagger_ui_parameters={"persistAuthorization": False, "tryItOutEnabled": True},
+    )
+    page.headers["Content-Security-Policy"] = _DOCS_POLICY
+    return page
+
+
+@router.get("/docs/{asset}", include_in_schema=False)
+async def docs_asset(asset: str) -> Response:
+    if asset not in _ASSETS:
+        return problem(404, "not_found", "There is no such thing here")
+    content = files("fastapi_swagger.resources").joinpath(asset).read_bytes()
+    headers = {"Cache-Control": "public, max-age=3600"}
+    return Response(content, media_type=_ASSETS[asset], headers=headers)

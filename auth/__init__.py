@@ -1,0 +1,1 @@
+"""Ready-to-use authentication: one class per file, yours to edit."""

@@ -1,0 +1,149 @@
+"""A real server over real HTTP: uvicorn on a free port of 127.0.0.1, a SQLite file in tmp_path."""
+
+import asyncio
+import json
+import socket
+import textwrap
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+import uvicorn
+
+from agentflow_server import AgentflowApp, create_app
+
+SECRET = "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6"
+
+ECHO = """
+def app(messages, config):
+    return "echo: " + str(messages[-1]["content"])
+"""
+
+
+@dataclass
+class Project:
+    """A user's folder: an agent, an auth class maybe, and an agentflow.json."""
+
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def module(self, source: str) -> str:
+        """Write a module of a name nobody else has; returns the name."""
+        name = f"user_{uuid.uuid4().hex}"
+        (self.folder / f"{name}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        return name
+
+    def app(self, source: str = ECHO, **config: Any) -> AgentflowApp:
+        """An application for the agent `app` in `source`; mode none unless `auth` is given."""
+        settings = {"agent": f"{self.module(source)}:app", "auth": None, **config}
+        settings = {key: value for key, value in settings.items() if value is not ...}
+        if settings["auth"] == "jwt":
+            self.monkeypatch.setenv("JWT_SECRET_KEY", SECRET)
+        path = self.folder / "agentflow.json"
+        path.write_text(json.dumps(settings), encoding="utf-8")
+        return create_app(path)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Project(tmp_path, monkeypatch)
+
+
+def make_token(user_id: str = "alice", **claims: Any) -> str:
+    return jwt.encode({"user_id": user_id, "exp": time.time() + 600, **claims}, SECRET, "HS256")
+
+
+def bearer(user_id: str = "alice", **claims: Any) -> dict[str, str]:
+    return {"Authorization": f"Bearer {make_token(user_id, **claims)}"}
+
+
+@pytest.fixture
+def token() -> Callable[..., str]:
+    return make_token
+
+
+@pytest.fixture
+def as_user() -> Callable[..., dict[str, str]]:
+    return bearer
+
+
+@asynccontextmanager
+async def running(app: AgentflowApp) -> AsyncIterator[str]:
+    """The base URL of `app` while it is served."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            if task.done():
+                task.result()
+                raise RuntimeError("the server did not start")
+            await asyncio.sleep(0.005)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
+
+
+@pytest.fixture
+async def serve(project: Project) -> AsyncIterator[Serve]:
+    """`client = await serve(source, **config)`: a client of a running server."""
+    async with AsyncExitStack() as stack:
+
+        async def start(source: str = ECHO, **config: Any) -> httpx2.AsyncClient:
+            base_url = await stack.enter_async_context(running(project.app(source, **config)))
+            client = httpx2.AsyncClient(base_url=base_url, timeout=15)
+            return await stack.enter_async_context(client)
+
+        yield start
+
+
+@pytest.fixture
+def run_app() -> Callable[[AgentflowApp], Any]:
+    return running
+
+
+@pytest.fixture
+def new_thread() -> Callable[..., Awaitable[str]]:
+    async def create(client: httpx2.AsyncClient, **kwargs: Any) -> str:
+        answer = await client.post("/threads", **kwargs)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["thread_id"])
+
+    return create
+
+
+@pytest.fixture
+def exchange() -> Callable[..., Awaitable[bytes]]:
+    """Send raw bytes, read what comes back until the server closes or `seconds` have passed."""
+
+    async def send(client: httpx2.AsyncClient, data: bytes, *, seconds: float = 5) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+        received = b""
+        try:
+            writer.write(data)
+            async with asyncio.timeout(seconds):
+                while chunk := await reader.read(65536):
+                    received += chunk
+        except (TimeoutError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+        return received
+
+    return send

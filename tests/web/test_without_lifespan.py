@@ -1,0 +1,68 @@
+"""The application where nobody runs its lifespan: a bare TestClient, a mounted sub-application."""
+
+import threading
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from agentflow_server import ConfigError, create_app
+
+SLOW = """
+import asyncio
+async def app(messages, config):
+    for word in ("a", "b"):
+        await asyncio.sleep(0.02)
+        yield word
+"""
+
+
+@pytest.fixture
+def app(project):
+    app = project.app(SLOW)
+    yield app
+    app._portal.close()
+
+
+def test_a_test_client_without_with_works_request_by_request(app):
+    client = TestClient(app)
+    thread_id = client.post("/threads").json()["thread_id"]
+    url = f"/threads/{thread_id}/messages"
+    assert client.post(url, json={"content": "x"}).json()["message"]["content"] == "ab"
+    streamed = client.post(url, json={"content": "x", "stream": True})
+    assert "run.completed" in streamed.text
+    assert len(client.get(url).json()["data"]) == 4
+
+
+def test_a_test_client_with_with_works_too(project):
+    app = project.app(SLOW)
+    for _ in range(2):
+        with TestClient(app) as client:
+            assert client.post("/threads").status_code == 200
+
+
+def test_a_mounted_application_works(app):
+    outer = FastAPI()
+    outer.mount("/agents-api", app)
+    client = TestClient(outer)
+    thread_id = client.post("/agents-api/threads").json()["thread_id"]
+    answer = client.post(f"/agents-api/threads/{thread_id}/messages", json={"content": "x"})
+    assert answer.json()["message"]["content"] == "ab"
+    page = client.get("/agents-api/docs").text
+    assert "/agents-api/openapi.json" in page
+
+
+def test_it_is_opened_once_and_closes_cleanly(app):
+    clients = [TestClient(app) for _ in range(3)]
+    assert [client.get("/health/ready").status_code for client in clients] == [200] * 3
+    assert any(thread.name == "agentflow" for thread in threading.enumerate())
+    app._portal.close()
+    app._portal.close()
+    assert not any(thread.name == "agentflow" for thread in threading.enumerate())
+
+
+def test_what_is_wrong_at_opening_is_raised_where_it_is_asked(app, project):
+    TestClient(app).get("/ping")
+    second = create_app(project.folder / "agentflow.json")
+    with pytest.raises(ConfigError, match="in use"):
+        TestClient(second).get("/ping")
