@@ -102,6 +102,8 @@ class _Reply:
         self._deltas: list[str] = []
 
     def take(self, item: Any) -> Iterator[AgentEvent]:
+        if getattr(item, "type", None) == "AIMessageChunk":
+            item = _langchain_text(item.content)
         match item:
             case _Returned(list() | tuple() as values):
                 for value in values:
@@ -114,8 +116,6 @@ class _Reply:
                 yield self._delta(item)
             case Mapping() if "role" not in item:
                 yield CustomEvent(as_json(item))
-            case _ if _is_chunk(item):
-                yield from self.take(_langchain_text(item.content))
             case _:
                 yield from self._complete(_read_message(item))
 
@@ -175,10 +175,6 @@ def _as_mapping(message: Any) -> JsonObject:
         for call in shaped["tool_calls"] or []
     ]
     return shaped
-
-
-def _is_chunk(item: Any) -> bool:
-    return getattr(item, "type", None) == "AIMessageChunk"
 
 
 def _langchain_text(content: str | list[Any]) -> str:

@@ -1,6 +1,7 @@
 """LangGraph's checkpoints in our own SQLite file, written in the same group commits."""
 
 import asyncio
+import copy
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
-from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
@@ -51,6 +51,7 @@ class GroupCommitSaver(SqliteSaver):
         super().__init__(cast("sqlite3.Connection", None), serde=serde)
         self._database = database
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle_session = _Session(cast("sqlite3.Connection", None), serde=serde)
 
     async def open(self) -> None:
         """Create the tables. May be called again."""
@@ -70,7 +71,7 @@ class GroupCommitSaver(SqliteSaver):
         _at_hand.set(None)
         if at_hand is not None and _wants_latest(config, at_hand[0]):
             return at_hand[1]
-        return await self._database.read(lambda at: _Session(at, self.serde).get_tuple(config))
+        return await self._database.read(lambda at: self._session(at).get_tuple(config))
 
     async def alist(
         self,
@@ -81,7 +82,7 @@ class GroupCommitSaver(SqliteSaver):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         def read(at: sqlite3.Connection) -> list[CheckpointTuple]:
-            session = _Session(at, self.serde)
+            session = self._session(at)
             return list(session.list(config, filter=filter, before=before, limit=limit))
 
         for saved in await self._database.read(read):
@@ -91,9 +92,7 @@ class GroupCommitSaver(SqliteSaver):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         return await self._database.read(
-            lambda at: _Session(at, self.serde).get_delta_channel_history(
-                config=config, channels=channels
-            )
+            lambda at: self._session(at).get_delta_channel_history(config=config, channels=channels)
         )
 
     async def aput(
@@ -104,7 +103,7 @@ class GroupCommitSaver(SqliteSaver):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         statements = _Statements()
-        session = _Session(statements, self.serde)
+        session = self._session(statements)
         address = session.put(_without_claims(config), checkpoint, metadata, new_versions)
         await self._database.write(statements.replay)
         return address
@@ -117,11 +116,18 @@ class GroupCommitSaver(SqliteSaver):
         task_path: str = "",
     ) -> None:
         statements = _Statements()
-        _Session(statements, self.serde).put_writes(config, writes, task_id, task_path)
+        self._session(statements).put_writes(config, writes, task_id, task_path)
         await self._database.write(statements.replay)
 
     async def adelete_thread(self, thread_id: str) -> None:
-        await self._database.write(lambda at: _Session(at, self.serde).delete_thread(thread_id))
+        await self._database.write(lambda at: self._session(at).delete_thread(thread_id))
+
+    def _session(self, connection: "sqlite3.Connection | _Statements") -> "_Session":
+        # A copy, because making one costs as much as what it is used for.
+        session = copy.copy(self._idle_session)
+        session.conn = cast("sqlite3.Connection", connection)
+        session.serde = self.serde
+        return session
 
     # LangGraph calls these when a synchronous node runs a graph of its own.
 
@@ -187,9 +193,6 @@ class GroupCommitSaver(SqliteSaver):
 
 class _Session(SqliteSaver):
     """`SqliteSaver` on a connection that is lent to it: it neither commits nor creates tables."""
-
-    def __init__(self, connection: Any, serde: SerializerProtocol) -> None:
-        super().__init__(connection, serde=serde)
 
     @contextmanager
     def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:

@@ -50,7 +50,7 @@ class TenxGraphAgent(Agent):
                 "call .compile()"
             )
         package = type(graph).__module__.partition(".")[0]
-        self._state = import_module(f"{package}.core.state")
+        self._types = import_module(f"{package}.core.state")
         self._granularity = import_module(f"{package}.utils").ResponseGranularity.FULL
         self._graph = graph
         # Nothing public tells with what a graph was compiled.
@@ -106,20 +106,20 @@ class TenxGraphAgent(Agent):
 
     def _user_message(self, message: Message) -> Any:
         if isinstance(message.content, str):
-            return self._state.Message.text_message(
+            return self._types.Message.text_message(
                 message.content, role="user", message_id=message.message_id
             )
         blocks = [self._block(part) for part in message.content]
-        return self._state.Message.multimodal_message(
+        return self._types.Message.multimodal_message(
             blocks, role="user", message_id=message.message_id
         )
 
     def _block(self, part: JsonObject) -> Any:
         match part:
             case {"type": "text", "text": str(text)}:
-                return self._state.TextBlock(text=text)
+                return self._types.TextBlock(text=text)
             case {"type": "image_url", "image_url": {"url": str(url)}}:
-                return self._state.ImageBlock(media=self._state.MediaRef(kind="url", url=url))
+                return self._types.ImageBlock(media=self._types.MediaRef(kind="url", url=url))
         raise ValueError(f"10xgraph cannot take a part of the type {part.get('type')!r}")
 
     async def _settle(self, config: JsonObject) -> None:
@@ -146,9 +146,9 @@ class TenxGraphAgent(Agent):
             if message.role != "tool":
                 calls = message.tools_calls or []
                 return [
-                    self._state.Message.tool_message(
+                    self._types.Message.tool_message(
                         [
-                            self._state.ToolResultBlock(
+                            self._types.ToolResultBlock(
                                 call_id=call["id"], output=NO_RESULT, is_error=True
                             )
                         ]

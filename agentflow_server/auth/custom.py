@@ -81,7 +81,8 @@ class CustomAuth(Authenticator):
                 return await (call() if self._is_async else self._threads.run(call))
         except HTTPException:
             raise
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the user's own code
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - it is logged and raised below
+            # The user's own code: whatever it raises, nobody gets in until it works again.
             if deadline.expired():
                 log.error("%s: no answer within %s s", self._name, self._timeout)  # noqa: TRY400
                 raise AuthUnavailable(reason="backend_timeout") from None

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
-from typing import TypeVar
+from functools import partial
+from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -55,10 +56,12 @@ def _run(call: Callable[[], T]) -> Callable[[], T]:
     try:
         result = call()
     except BaseException as exc:  # noqa: BLE001 - raised again by the one who waits
-        error = exc
-
-        def fail() -> T:
-            raise error
-
-        return fail
+        return partial(_fail, exc)
     return lambda: result
+
+
+def _fail(error: BaseException) -> NoReturn:
+    if isinstance(error, Exception):
+        raise error
+    # SystemExit and the like mean the thread they were raised in, never the one who waits.
+    raise RuntimeError(f"a thread ended with {type(error).__name__}") from error

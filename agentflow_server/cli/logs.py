@@ -73,7 +73,9 @@ def set_up_logs(level: str, *, as_json: bool = False, stream: TextIO | None = No
         JsonFormatter() if as_json else HumanFormatter(colour=wants_colour(target))
     )
     wanted = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(handlers=[handler], level=max(wanted, logging.INFO), force=True)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(wanted, logging.INFO))
     logging.getLogger("agentflow_server").setLevel(wanted)
     # uvicorn tells at INFO what the banner has said already.
     quiet = logging.INFO if wanted < logging.INFO else max(wanted, logging.WARNING)

@@ -68,7 +68,7 @@ def parse_duration(text: str) -> int:
 def find_signing_key(auth: JwtConfig, key_file: Path | None) -> str:
     """The text of a key that signs and belongs to the configured one. Raises ConfigError."""
     configured = auth.secret_key.get_secret_value()
-    trusted = _load(auth, configured)
+    trusted = _load(auth, configured, auth.secret_name)
     if auth.algorithm in SECRET_BYTES:
         if key_file:
             raise ConfigError(f"--key: {auth.algorithm} signs with the configured secret alone")
@@ -79,7 +79,7 @@ def find_signing_key(auth: JwtConfig, key_file: Path | None) -> str:
         raise ConfigError(
             f"{held} a public key, which cannot sign; name the private one: --key FILE"
         )
-    if _numbers(_load(auth, text)) != _numbers(trusted):
+    if _numbers(_load(auth, text, "--key" if key_file else auth.secret_name)) != _numbers(trusted):
         raise ConfigError("--key: is not the private half of the configured key")
     return text.replace("\\r", "").replace("\\n", "\n")
 
@@ -91,8 +91,9 @@ def sign(auth: JwtConfig, payload: dict[str, Any], key: str) -> str:
         return jwt.encode(payload, key, algorithm=auth.algorithm)
 
 
-def _load(auth: JwtConfig, text: str) -> VerifyingKey:
-    return load_key(text, auth.algorithm, allow_weak_secret=auth.allow_weak_secret)
+def _load(auth: JwtConfig, text: str, name: str) -> VerifyingKey:
+    weak = auth.allow_weak_secret
+    return load_key(text, auth.algorithm, variable=name, allow_weak_secret=weak)
 
 
 def _numbers(key: VerifyingKey) -> object:

@@ -41,7 +41,7 @@ _PURGED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Threads:
+class _Open:
     """What is there while the store is open."""
 
     file: OpenFile
@@ -62,17 +62,17 @@ class SqliteStore(Store):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._threads: _Threads | None = None
+        self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
         file = await to_thread.run_sync(open_file, self._path)
         loop = asyncio.get_running_loop()
-        self._threads = _Threads(file, Writer(file.writer, loop), Readers(file.readers, loop))
+        self._open = _Open(file, Writer(file.writer, loop), Readers(file.readers, loop))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        threads, self._threads = self._opened(), None
-        await to_thread.run_sync(threads.stop)
+        opened, self._open = self._get_open(), None
+        await to_thread.run_sync(opened.stop)
 
     async def write(self, operation: Operation[T]) -> T:
         """Run `operation(connection)` in the writer thread and return its result once durable.
@@ -82,19 +82,19 @@ class SqliteStore(Store):
         back, and must not return anything that needs the connection. A caller that is cancelled
         does not know whether it happened. Raises StoreUnavailable when nothing can be written.
         """
-        return await self._opened().writer.submit(operation)
+        return await self._get_open().writer.submit(operation)
 
     async def read(self, operation: Operation[T]) -> T:
         """Run `operation(connection)` in a reader thread, on one read-only snapshot.
 
         Every write awaited before is seen. What it raises passes through.
         """
-        return await self._opened().readers.submit(operation)
+        return await self._get_open().readers.submit(operation)
 
-    def _opened(self) -> _Threads:
-        if self._threads is None:
+    def _get_open(self) -> _Open:
+        if self._open is None:
             raise StoreUnavailable("The database is closed")
-        return self._threads
+        return self._open
 
     async def _write(self, operation: Operation[T]) -> T:
         try:

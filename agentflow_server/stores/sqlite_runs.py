@@ -43,7 +43,7 @@ from agentflow_server.stores.sqlite_idempotency import Made, find_made, remember
 from agentflow_server.stores.sqlite_messages import INSERT_EVENT, INSERT_MESSAGE, require_thread
 from agentflow_server.stores.sqlite_threads import IS_BUSY, no_thread
 
-_GET_THREAD = f"""
+GET_THREAD = f"""
     SELECT agent, next_turn, {IS_BUSY} FROM threads
     WHERE thread_id = ? AND owner = ? AND hidden = 0"""
 _INSERT = """
@@ -58,8 +58,8 @@ _ACTIVE = f"""
     JOIN messages ON messages.thread_id = runs.thread_id AND messages.turn = runs.turn
         AND messages.position = 0"""
 _GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = ?"
-_ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
-_NEXT_PENDING = """
+ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
+NEXT_PENDING = """
     SELECT run_id FROM runs WHERE thread_id = ? AND status = 'pending'
         AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = ? AND status = 'running')
     ORDER BY turn LIMIT 1"""
@@ -71,7 +71,7 @@ _END = """
 _END_TURN = f"""
     UPDATE threads SET status = CASE WHEN {IS_BUSY} THEN 'busy' ELSE ? END, updated_at = ?
     WHERE thread_id = ?"""
-_WAITING = """
+WAITING = """
     SELECT thread_id FROM runs WHERE status = 'pending' AND NOT EXISTS (
         SELECT 1 FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.status = 'running')
@@ -79,7 +79,7 @@ _WAITING = """
 _GET = f"""
     SELECT {RUN_COLUMNS} FROM runs JOIN threads USING (thread_id)
     WHERE run_id = ? AND thread_id = ? AND threads.owner = ? AND hidden = 0"""
-_PAGE = f"""
+PAGE = f"""
     SELECT turn, {RUN_COLUMNS} FROM runs
     WHERE thread_id = ? AND turn < ? ORDER BY turn DESC LIMIT ?"""
 
@@ -94,7 +94,7 @@ _THREAD_STATUS: dict[RunStatus, ThreadStatus] = {
 def start_run(
     connection: sqlite3.Connection, owner: str, new: NewRun, idempotency: Idempotency | None
 ) -> StartedRun:
-    thread = connection.execute(_GET_THREAD, (new.thread_id, owner)).fetchone()
+    thread = connection.execute(GET_THREAD, (new.thread_id, owner)).fetchone()
     if thread is None:
         raise no_thread()
     moment = now()
@@ -107,7 +107,7 @@ def start_run(
         raise WrongAgent("The thread belongs to another agent")
     if busy and new.reject_if_busy:
         raise ThreadBusy("The thread has a run that has not ended")
-    started = _insert_run(connection, owner, new, agent, turn, moment, busy=busy)
+    started = _insert_run(connection, owner, new, agent=agent, turn=turn, moment=moment, busy=busy)
     if idempotency:
         remember(connection, owner, idempotency, Made(new.thread_id, new.run_id), moment)
     return started
@@ -124,10 +124,10 @@ def _insert_run(
     connection: sqlite3.Connection,
     owner: str,
     new: NewRun,
+    *,
     agent: str,
     turn: int,
     moment: int,
-    *,
     busy: bool,
 ) -> StartedRun:
     status: RunStatus = "pending" if busy else "running"
@@ -169,7 +169,7 @@ def _make_lease() -> str:
 
 
 def claim_run(connection: sqlite3.Connection, thread_id: str) -> ActiveRun | None:
-    pending = connection.execute(_NEXT_PENDING, (thread_id, thread_id)).fetchone()
+    pending = connection.execute(NEXT_PENDING, (thread_id, thread_id)).fetchone()
     if pending is None:
         return None
     connection.execute(_CLAIM, (_make_lease(), now(), *pending))
@@ -211,7 +211,10 @@ def finish_run(
     if not connection.execute(_END, ended).rowcount:
         raise _lease_lost()
     rows = [message_row(active.turn, n, message) for n, message in enumerate(messages, 1)]
-    connection.executemany(INSERT_MESSAGE, rows)
+    try:
+        connection.executemany(INSERT_MESSAGE, rows)
+    except sqlite3.IntegrityError as exc:
+        raise IdTaken("The message_id of an answer is taken") from exc
     _insert_events(connection, active, events)
     following = claim_run(connection, run.thread_id) if claim_next else None
     status = _THREAD_STATUS.get(outcome.status, "idle")
@@ -220,11 +223,11 @@ def finish_run(
 
 
 def list_running(connection: sqlite3.Connection) -> Sequence[ActiveRun]:
-    return [read_active(row) for row in connection.execute(_ALL_RUNNING)]
+    return [read_active(row) for row in connection.execute(ALL_RUNNING)]
 
 
 def list_waiting(connection: sqlite3.Connection) -> Sequence[str]:
-    return [thread_id for (thread_id,) in connection.execute(_WAITING)]
+    return [thread_id for (thread_id,) in connection.execute(WAITING)]
 
 
 def get_run(connection: sqlite3.Connection, owner: str, thread_id: str, run_id: str) -> Run:
@@ -240,7 +243,7 @@ def list_runs(
     require_thread(connection, owner, thread_id)
     listing = f"runs:{thread_id}"
     before = (2**63 - 1,) if cursor is None else decode_cursor(listing, cursor, int)
-    rows = connection.execute(_PAGE, (thread_id, *before, limit + 1)).fetchall()
+    rows = connection.execute(PAGE, (thread_id, *before, limit + 1)).fetchall()
     more = len(rows) > limit
     return Page(
         data=[read_run(row[1:]) for row in rows[:limit]],

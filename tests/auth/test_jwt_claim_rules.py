@@ -46,7 +46,7 @@ async def test_the_whole_payload_becomes_the_claims(desk: Any) -> None:
 
 
 async def test_without_a_credential_nobody_is_authenticated(desk: Any) -> None:
-    with pytest.raises(NotAuthenticated, match="^Not authenticated$") as caught:
+    with pytest.raises(NotAuthenticated, match=r"^Not authenticated$") as caught:
         await desk.auth.authenticate(REQUEST, Response(), None)
     assert not caught.value.token_sent
     assert desk.auth.credential_required
@@ -88,7 +88,7 @@ def test_only_a_token_that_was_good_is_called_expired(
     desk: Any, open_desk: Callable[..., Any]
 ) -> None:
     message, _, signature = desk.write(desk.claims(exp=1)).rpartition(".")
-    with pytest.raises(NotAuthenticated, match="^Could not validate credentials$"):
+    with pytest.raises(NotAuthenticated, match=r"^Could not validate credentials$"):
         desk.auth.verify(f"{message}.{'A' + signature[1:]}")
     assert reason(desk, exp=1, user_id="") == "bad_user_id"
     assert reason(open_desk(issuer="us"), exp=1, iss="them") == "issuer_mismatch"

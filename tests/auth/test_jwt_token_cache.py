@@ -46,7 +46,7 @@ def test_r93_a_remembered_token_expires_on_the_second(desk: Any) -> None:
     desk.clock.now = NOW + 9.9
     assert desk.auth.verify(token).id == "alice"
     desk.clock.now = NOW + 10
-    with pytest.raises(NotAuthenticated, match="^Token has expired$"):
+    with pytest.raises(NotAuthenticated, match=r"^Token has expired$"):
         desk.auth.verify(token)
 
 

@@ -19,11 +19,11 @@ SECRET = "kRz4v-7Qm1Yx_0pLw8TgJd2HsNbUcEfA9iVoX6tZ"
 
 
 @pytest.fixture
-def load() -> Callable[[str], ModuleType]:
+def load() -> Callable[..., ModuleType]:
     """A backend's file as a module of its own: nothing is shared between two tests."""
 
-    def load_file(name: str) -> ModuleType:
-        path = CHECKOUT / "auth" / f"{name}.py"
+    def load_file(name: str, project: Path = CHECKOUT) -> ModuleType:
+        path = project / "auth" / f"{name}.py"
         spec = importlib.util.spec_from_file_location(f"backend_{name}_{uuid4().hex}", path)
         assert spec is not None
         assert spec.loader is not None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -97,6 +98,13 @@ def test_unusable_keys_stop_the_server(load, monkeypatch, keys, message):
     with pytest.raises(ValueError, match=message) as caught:
         load("api_key").APIKeyAuth()
     assert KEY not in str(caught.value)
+
+
+def test_a_relative_path_starts_at_the_projects_folder(load, keys_file, tmp_path, ask):
+    (tmp_path / "auth").mkdir()
+    shutil.copy(CHECKOUT / "auth/api_key.py", tmp_path / "auth")
+    backend = load("api_key", project=tmp_path).APIKeyAuth(keys_file=keys_file.name)
+    assert ask(backend, KEY) == entry()
 
 
 def test_a_missing_file_is_named(load, tmp_path):

@@ -224,7 +224,7 @@ def test_json_errors_say_where(problems: Problems, text: str, line: str) -> None
         '{"agent": "\\ud800"}',
         '{"limits": {"json_depth": ' + "9" * 5000 + "}}",
         '{"x": ' * 3000 + "1" + "}" * 3000,
-        '{"x": ' + "[" * 40 + "]" * 40 + "}",
+        '{"x": ' + "[" * 400 + "]" * 400 + "}",
     ],
 )
 def test_json_that_is_none_is_refused(problems: Problems, text: str) -> None:

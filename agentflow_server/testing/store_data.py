@@ -1,0 +1,74 @@
+"""Small valid data for the tests of a Store."""
+# ruff: noqa: S101 - asserting is what a suite is for
+
+from typing import Any
+from uuid import uuid4
+
+from agentflow_server.interfaces import Store
+from agentflow_server.models import (
+    ActiveRun,
+    Event,
+    Message,
+    NewRun,
+    RunError,
+    RunOutcome,
+    Thread,
+)
+
+ALICE, BOB = "alice", "bob"
+
+SUCCESS = RunOutcome("success")
+FAILURE = RunOutcome("error", RunError(code="agent_error", detail="The agent failed"))
+
+
+def make_id() -> str:
+    return str(uuid4())
+
+
+async def make_thread(store: Store, owner: str = ALICE, **metadata: Any) -> Thread:
+    return await store.create_thread(owner, make_id(), metadata=metadata)
+
+
+def new_run(thread_id: str, content: Any = "Hello", **changes: Any) -> NewRun:
+    values: dict[str, Any] = {
+        "run_id": make_id(),
+        "thread_id": thread_id,
+        "agent": "echo",
+        "message_id": make_id(),
+        "content": content,
+        "metadata": {},
+        "claims": {"user_id": ALICE},
+        "config": {},
+    }
+    return NewRun(**(values | changes))
+
+
+async def start(store: Store, thread_id: str, content: Any = "Hello", **changes: Any) -> ActiveRun:
+    """Start a run on a free thread of Alice's."""
+    started = await store.start_run(ALICE, new_run(thread_id, content, **changes))
+    assert started.active is not None
+    return started.active
+
+
+def answer(active: ActiveRun, content: Any = "Hi") -> Message:
+    return Message(
+        message_id=make_id(),
+        thread_id=active.run.thread_id,
+        run_id=active.run.run_id,
+        role="assistant",
+        content=content,
+        created_at=active.run.created_at,
+        metadata={},
+    )
+
+
+def events(active: ActiveRun, *numbers: int) -> list[Event]:
+    return [
+        Event(active.run.run_id, seq, "message.delta", {"delta": f"part {seq}"}) for seq in numbers
+    ]
+
+
+async def take_turn(store: Store, thread_id: str, question: str, reply: str) -> ActiveRun | None:
+    """A whole turn of a free thread; returns what `finish_run` claimed."""
+    active = await start(store, thread_id, question)
+    return await store.finish_run(active, SUCCESS, [answer(active, reply)], [])

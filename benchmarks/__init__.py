@@ -1,0 +1,1 @@
+"""Measures a served process over real HTTP: `python -m benchmarks` writes RESULTS.md."""

@@ -1,0 +1,278 @@
+"""What is measured, and how often."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Self
+
+from benchmarks.graphs import LENGTHS, TURNS_PER_THREAD
+from benchmarks.load import Outcome, build_request, run_clients, time_first_delta
+from benchmarks.server import ROOT, Cores, Server
+
+LONGEST_RUN = 20.0
+EXAMPLE = "examples.echo.agent:app"
+ASYNC_ECHO = "benchmarks.agents:async_echo"
+LONG_ECHO = "benchmarks.agents:sync_echo"
+STAMPED = "benchmarks.agents:stamped"
+GRAPH = "benchmarks.graphs:app"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to measure. `turns` and `graph_turns`: clients → turns of each client in a round."""
+
+    rounds: int
+    turns: Mapping[int, int]
+    graph_turns: Mapping[int, int]
+    threads: int
+    starts: int
+    streams: int
+
+
+FULL = Effort(
+    rounds=4,
+    turns={1: 200, 16: 70, 64: 20},
+    graph_turns={1: 60, 16: 20, 64: 10},
+    threads=2,
+    starts=5,
+    streams=60,
+)
+QUICK = Effort(
+    rounds=1,
+    turns={1: 100, 16: 40, 64: 10},
+    graph_turns={1: 40, 16: 10, 64: 10},
+    threads=1,
+    starts=2,
+    streams=20,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Turns of one round: milliseconds each, and how many in a second."""
+
+    cpu: float
+    p50: float
+    p99: float
+    per_second: float
+
+    @classmethod
+    def of(cls, outcome: Outcome, cpu_seconds: float) -> Self:
+        latencies = sorted(outcome.latencies)
+        count = len(latencies)
+        return cls(
+            cpu=cpu_seconds / count * 1000,
+            p50=latencies[count // 2] * 1000,
+            p99=latencies[int(count * 0.99)] * 1000,
+            per_second=count / outcome.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What turns cost one kind of agent with a number of clients."""
+
+    agent: str
+    auth: str
+    clients: int
+    rounds: Sequence[Round]
+
+    @property
+    def best(self) -> Round:
+        """The least disturbed round: the cost itself does not vary, what else runs does."""
+        return min(self.rounds, key=lambda one: one.cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """Times in seconds, sizes in MB."""
+
+    first_deltas: Sequence[float]
+    to_ping: Sequence[float]
+    help: Sequence[float]
+    fsync: Sequence[float]
+    idle: Sequence[tuple[float, float]]
+    worked: tuple[float, float]
+
+
+@dataclass(slots=True)
+class Figures:
+    """`growth` and `bare`: who → messages already in the thread → CPU ms per turn, each round."""
+
+    turns: list[Turns] = field(default_factory=list)
+    growth: dict[str, Mapping[int, Sequence[float]]] = field(default_factory=dict)
+    bare: dict[str, Mapping[int, Sequence[float]]] = field(default_factory=dict)
+    small: Small | None = None
+
+
+def measure(effort: Effort, cores: Cores, say: Say) -> Figures:
+    """Takes minutes. Raises RuntimeError when a server does not answer as it should."""
+    figures = Figures()
+    memory = (0.0, 0.0)
+    for name, agent, modes in (
+        ("function (def)", EXAMPLE, ("none", "jwt")),
+        ("function (async def)", ASYNC_ECHO, ("jwt",)),
+        ("LangGraph", GRAPH, ("none", "jwt")),
+    ):
+        amount = effort.graph_turns if agent == GRAPH else effort.turns
+        for auth in modes:
+            say(f"turns: {name}, auth {auth}")
+            with Server(agent, cores=cores, use_jwt=auth == "jwt") as server:
+                figures.turns += _measure_turns(server, name, auth, amount, effort.rounds)
+                if agent == EXAMPLE:
+                    memory = server.memory_mb()
+    for name, agent in (("function", LONG_ECHO), ("LangGraph", GRAPH)):
+        say(f"growth: {name}")
+        with Server(agent, cores=cores) as server:
+            figures.growth[name] = _measure_growth(server, effort)
+    say("bare graph.ainvoke")
+    figures.bare = _measure_bare(effort, cores)
+    say("streaming, start, memory")
+    figures.small = _measure_small(effort, cores, memory)
+    return figures
+
+
+def _measure_turns(
+    server: Server, agent: str, auth: str, amount: Mapping[int, int], rounds: int
+) -> list[Turns]:
+    found: dict[int, list[Round]] = defaultdict(list)
+    _run_round(server, 4, 40)
+    for _ in range(rounds):
+        for clients, turns in amount.items():
+            found[clients].append(_run_round(server, clients, turns))
+    return [Turns(agent, auth, clients, measured) for clients, measured in found.items()]
+
+
+def _run_round(server: Server, clients: int, turns: int) -> Round:
+    """On new threads, so that what a round costs does not depend on the rounds before it."""
+    tokens = [server.token_for(client) for client in range(clients)]
+    creations = [
+        [build_request("POST", "/threads", {}, token)] * (turns // TURNS_PER_THREAD)
+        for token in tokens
+    ]
+    plans = [
+        list(
+            chain.from_iterable(
+                [_turn(thread_id, "Hello", token)] * TURNS_PER_THREAD
+                for thread_id in _create_threads(server, plan)
+            )
+        )
+        for token, plan in zip(tokens, creations, strict=True)
+    ]
+    return _run_measured(server, plans)
+
+
+def _run_measured(server: Server, plans: Sequence[Sequence[bytes]]) -> Round:
+    before = server.cpu_seconds()
+    outcome = run_clients(server.port, plans, LONGEST_RUN)
+    return Round.of(outcome, server.cpu_seconds() - before)
+
+
+def _create_threads(server: Server, plan: Sequence[bytes]) -> list[str]:
+    created = run_clients(server.port, [plan], LONGEST_RUN)
+    return [json.loads(body)["thread_id"] for body in created.bodies]
+
+
+def _turn(thread_id: str, content: str, token: str | None, *, stream: bool = False) -> bytes:
+    body = {"content": content, "stream": stream}
+    return build_request("POST", f"/threads/{thread_id}/messages", body, token)
+
+
+def _measure_growth(server: Server, effort: Effort) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = defaultdict(list)
+    _run_round(server, 1, 50)
+    for _ in range(effort.rounds):
+        for length in LENGTHS:
+            found[length].append(_run_long(server, length, effort.threads))
+    return found
+
+
+def _run_long(server: Server, length: int, threads: int) -> float:
+    creation = build_request("POST", "/threads", {})
+    thread_ids = _create_threads(server, [creation] * threads)
+    if length:
+        filling = [_turn(thread_id, f"fill {length}", None) for thread_id in thread_ids]
+        run_clients(server.port, [filling], LONGEST_RUN)
+    turns = [[_turn(thread_id, "Hello", None)] * TURNS_PER_THREAD for thread_id in thread_ids]
+    return _run_measured(server, [list(chain.from_iterable(turns))]).cpu
+
+
+def _measure_bare(effort: Effort, cores: Cores) -> dict[str, Mapping[int, Sequence[float]]]:
+    command = [sys.executable, "-m", "benchmarks.graphs", str(effort.rounds), str(effort.threads)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        os.sched_setaffinity(process.pid, {cores.server})
+        printed, _ = process.communicate(timeout=120)
+    return {
+        name: {int(length): measured for length, measured in lengths.items()}
+        for name, lengths in json.loads(printed).items()
+    }
+
+
+def _measure_small(effort: Effort, cores: Cores, memory: tuple[float, float]) -> Small:
+    to_ping, idle = [], []
+    for _ in range(effort.starts):
+        with Server(EXAMPLE, cores=cores) as server:
+            to_ping.append(server.seconds_to_ping)
+            time.sleep(0.3)
+            idle.append(server.memory_mb())
+    return Small(
+        first_deltas=_measure_stream(effort, cores),
+        to_ping=to_ping,
+        help=[_time_help() for _ in range(effort.starts)],
+        fsync=_time_fsync(),
+        idle=idle,
+        worked=memory,
+    )
+
+
+def _measure_stream(effort: Effort, cores: Cores) -> list[float]:
+    with Server(STAMPED, cores=cores, use_jwt=True) as server:
+        token = server.token_for(0)
+        creation = build_request("POST", "/threads", {}, token)
+        delays: list[float] = []
+        for thread_id in _create_threads(server, [creation] * (effort.streams // 10 + 1)):
+            request = _turn(thread_id, "Hello", token, stream=True)
+            delays += time_first_delta(server.port, [request] * TURNS_PER_THREAD)
+    return delays[TURNS_PER_THREAD:]
+
+
+def _time_help() -> float:
+    script = Path(sys.executable).with_name("agentflow")
+    command = [str(script)] if script.exists() else [sys.executable, "-m", "agentflow_server"]
+    begun = time.perf_counter()
+    subprocess.run([*command, "--help"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def _time_fsync() -> list[float]:
+    """What the disk takes to make 4 kB durable: the floor of every durable turn."""
+    taken = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(50):
+            file.write(bytes(4096))
+            file.flush()
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            taken.append(time.perf_counter() - begun)
+    return taken
+
+
+def growth_per_message(lengths: Mapping[int, Sequence[float]]) -> float:
+    """Microseconds of CPU per turn for each message that is in the thread already."""
+    longest = max(LENGTHS)
+    return (min(lengths[longest]) - min(lengths[0])) * 1000 / longest
+
+
+def typical(values: Sequence[float]) -> float:
+    return statistics.median(values)

@@ -1,0 +1,69 @@
+"""A real store, the real engine, three-line agents."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from uuid_utils import uuid7
+
+from agentflow_server.adapters.function import FunctionAgent
+from agentflow_server.engines.embedded import EmbeddedEngine
+from agentflow_server.events.local import LocalEventBus
+from agentflow_server.models import Principal
+from agentflow_server.runs.naming import Namer
+from agentflow_server.runs.runner import Runner, TurnRequest
+from agentflow_server.runs.worker import Worker
+from agentflow_server.stores.sqlite import SqliteStore
+
+ALICE = Principal("alice", {"user_id": "alice"})
+
+
+@dataclass
+class House:
+    """Everything below the web, on one SQLite file."""
+
+    store: SqliteStore
+    bus: LocalEventBus
+    runner: Runner
+    worker: Worker
+
+    async def thread(self) -> str:
+        thread = await self.store.create_thread("alice", str(uuid7()), metadata={})
+        return thread.thread_id
+
+    async def events(self, run_id: str, after: int = 0) -> list[Any]:
+        return [e async for e in self.runner.follow(run_id, after=after) if e is not None]
+
+
+@pytest.fixture
+def open_house(tmp_path: Path) -> Callable[..., Any]:
+    @asynccontextmanager
+    async def opened(function: Any, *, grace: float = 5, name: str = "a.db") -> AsyncIterator[House]:
+        agent = function if hasattr(function, "stream") else FunctionAgent(function, name="agent")
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(SqliteStore(tmp_path / name))
+            bus = LocalEventBus()
+            namer = await stack.enter_async_context(Namer(store))
+            worker = Worker(store, bus, {"agent": agent}, namer)
+            engine = EmbeddedEngine(store, worker, grace=grace)
+            runner = Runner(store, bus, engine, {"agent": agent})
+            await stack.enter_async_context(engine)
+            yield House(store, bus, runner, worker)
+
+    return opened
+
+
+@pytest.fixture
+def request_for() -> Callable[..., TurnRequest]:
+    def make(text: str, **kwargs: Any) -> TurnRequest:
+        return TurnRequest(**{"content": text, "agent": None, "metadata": {}, "config": {}} | kwargs)
+
+    return make
+
+
+@pytest.fixture
+def alice() -> Principal:
+    return ALICE
