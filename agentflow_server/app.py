@@ -64,6 +64,7 @@ class AgentflowApp(FastAPI):
         self.config = config
         self._parts = parts
         self._is_open = False
+        self._engine: EmbeddedEngine | None = None
         self._openapi_json: bytes | None = None
         self._portal = Portal(super().__call__, self._open)
         self.state.door = Door(parts.authenticator)
@@ -97,9 +98,17 @@ class AgentflowApp(FastAPI):
         return self._openapi_json
 
     async def verify(self) -> None:
-        """Open everything and close it again. Raises what serving would raise."""
-        async with self._open():
-            pass
+        """Open the database and the agents and close them again; no run is touched.
+
+        Raises what serving would raise.
+        """
+        async with AsyncExitStack() as stack:
+            await self._open_parts(stack)
+
+    async def drain(self) -> None:
+        """Let running runs finish for `runs.shutdown_grace` seconds, then stop them."""
+        if self._engine is not None:
+            await self._engine.drain()
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
@@ -116,19 +125,23 @@ class AgentflowApp(FastAPI):
         """What is opened in this order is closed in reverse."""
         parts, rules = self._parts, self.config.runs
         async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(parts.store)
-            for agent in parts.agents.values():
-                await agent.open()
-                stack.push_async_callback(agent.close)
+            store = await self._open_parts(stack)
             bus = LocalEventBus()
             namer = await stack.enter_async_context(Namer(store, parts.generate_name))
             worker = Worker(store, bus, parts.agents, namer, history_limit=rules.history_limit)
             engine = EmbeddedEngine(store, worker, grace=rules.shutdown_grace)
             runner = Runner(store, bus, engine, parts.agents)
             await runner.finish_deletions()
-            await stack.enter_async_context(engine)
+            self._engine = await stack.enter_async_context(engine)
             self.state.runner = runner
             yield
+
+    async def _open_parts(self, stack: AsyncExitStack) -> Store:
+        store = await stack.enter_async_context(self._parts.store)
+        for agent in self._parts.agents.values():
+            await agent.open()
+            stack.push_async_callback(agent.close)
+        return store
 
 
 def create_app(config: Config | Path | str | None = None) -> AgentflowApp:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -156,21 +156,15 @@ def _measure_turns(
 
 def _run_round(server: Server, clients: int, turns: int) -> Round:
     """On new threads, so that what a round costs does not depend on the rounds before it."""
-    tokens = [server.token_for(client) for client in range(clients)]
-    creations = [
-        [build_request("POST", "/threads", {}, token)] * (turns // TURNS_PER_THREAD)
-        for token in tokens
-    ]
-    plans = [
-        list(
-            chain.from_iterable(
-                [_turn(thread_id, "Hello", token)] * TURNS_PER_THREAD
-                for thread_id in _create_threads(server, plan)
-            )
-        )
-        for token, plan in zip(tokens, creations, strict=True)
-    ]
-    return _run_measured(server, plans)
+    return _run_measured(server, [_plan_turns(server, client, turns) for client in range(clients)])
+
+
+def _plan_turns(server: Server, client: int, turns: int) -> list[bytes]:
+    token = server.token_for(client)
+    thread_ids = _create_threads(server, turns // TURNS_PER_THREAD, token)
+    return _flatten(
+        [_turn(thread_id, "Hello", token)] * TURNS_PER_THREAD for thread_id in thread_ids
+    )
 
 
 def _run_measured(server: Server, plans: Sequence[Sequence[bytes]]) -> Round:
@@ -179,9 +173,14 @@ def _run_measured(server: Server, plans: Sequence[Sequence[bytes]]) -> Round:
     return Round.of(outcome, server.cpu_seconds() - before)
 
 
-def _create_threads(server: Server, plan: Sequence[bytes]) -> list[str]:
-    created = run_clients(server.port, [plan], LONGEST_RUN)
+def _create_threads(server: Server, count: int, token: str | None) -> list[str]:
+    creation = build_request("POST", "/threads", {}, token)
+    created = run_clients(server.port, [[creation] * count], LONGEST_RUN)
     return [json.loads(body)["thread_id"] for body in created.bodies]
+
+
+def _flatten(plans: Iterable[Sequence[bytes]]) -> list[bytes]:
+    return list(chain.from_iterable(plans))
 
 
 def _turn(thread_id: str, content: str, token: str | None, *, stream: bool = False) -> bytes:
@@ -199,13 +198,12 @@ def _measure_growth(server: Server, effort: Effort) -> dict[int, list[float]]:
 
 
 def _run_long(server: Server, length: int, threads: int) -> float:
-    creation = build_request("POST", "/threads", {})
-    thread_ids = _create_threads(server, [creation] * threads)
+    thread_ids = _create_threads(server, threads, None)
     if length:
         filling = [_turn(thread_id, f"fill {length}", None) for thread_id in thread_ids]
         run_clients(server.port, [filling], LONGEST_RUN)
-    turns = [[_turn(thread_id, "Hello", None)] * TURNS_PER_THREAD for thread_id in thread_ids]
-    return _run_measured(server, [list(chain.from_iterable(turns))]).cpu
+    turns = ([_turn(thread_id, "Hello", None)] * TURNS_PER_THREAD for thread_id in thread_ids)
+    return _run_measured(server, [_flatten(turns)]).cpu
 
 
 def _measure_bare(effort: Effort, cores: Cores) -> dict[str, Mapping[int, Sequence[float]]]:
@@ -239,9 +237,8 @@ def _measure_small(effort: Effort, cores: Cores, memory: tuple[float, float]) ->
 def _measure_stream(effort: Effort, cores: Cores) -> list[float]:
     with Server(STAMPED, cores=cores, use_jwt=True) as server:
         token = server.token_for(0)
-        creation = build_request("POST", "/threads", {}, token)
         delays: list[float] = []
-        for thread_id in _create_threads(server, [creation] * (effort.streams // 10 + 1)):
+        for thread_id in _create_threads(server, effort.streams // TURNS_PER_THREAD + 1, token):
             request = _turn(thread_id, "Hello", token, stream=True)
             delays += time_first_delta(server.port, [request] * TURNS_PER_THREAD)
     return delays[TURNS_PER_THREAD:]

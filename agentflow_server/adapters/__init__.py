@@ -78,7 +78,7 @@ def _is_factory(found: Any) -> bool:
     """A class, or a function that can be called without arguments and is not an agent itself."""
     if inspect.isclass(found):
         return True
-    if not inspect.isroutine(found):
+    if not (inspect.isfunction(found) or inspect.ismethod(found)):
         return False
     parameters = list(inspect.signature(found).parameters.values())
     optional = all(

@@ -185,17 +185,19 @@ def _langchain_text(content: str | list[Any]) -> str:
 
 def _takes_config(function: Callable[..., Any], name: str) -> bool:
     """Whether to call it with (messages, config) or with (messages)."""
-    parameters = list(inspect.signature(function).parameters.values())
+    expected = f"agent {name!r}: expected a function of (messages, config) or (messages), found "
+    called = getattr(function, "__name__", type(function).__name__)
+    try:
+        signature = inspect.signature(function)
+    except ValueError as exc:
+        raise ConfigError(f"{expected}{called}, which does not tell its arguments") from exc
+    parameters = list(signature.parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     required = [p for p in positional if p.default is p.empty]
     named_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if len(required) > 2 or named_only or not (positional or any_number):
-        raise ConfigError(
-            f"agent {name!r}: expected a function of (messages, config) or (messages), found "
-            f"{getattr(function, '__name__', type(function).__name__)}"
-            f"{inspect.signature(function)}"
-        )
+        raise ConfigError(f"{expected}{called}{signature}")
     second = positional[1:2]
     return any_number or any(p.default is p.empty or p.name == "config" for p in second)
 

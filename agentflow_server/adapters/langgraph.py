@@ -9,7 +9,7 @@ from langchain_core.messages.utils import convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._serde import build_serde_allowlist
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
-from langgraph.graph.state import CompiledStateGraph
+from langgraph.graph.state import CompiledStateGraph, StateGraph
 from langgraph.store.base import BaseStore
 
 from agentflow_server.adapters.interrupted import AgentInterrupted
@@ -257,7 +257,8 @@ def _address(thread_id: str) -> RunnableConfig:
 def _check_messages(graph: object, name: str) -> None:
     expected = 'expected a compiled StateGraph whose state and input have a key "messages"'
     if not isinstance(graph, CompiledStateGraph):
-        raise ConfigError(f"agent {name!r}: {expected}, found {type(graph).__name__}")
+        advice = ": call .compile()" if isinstance(graph, StateGraph) else ""
+        raise ConfigError(f"agent {name!r}: {expected}, found {type(graph).__name__}{advice}")
     schemas = graph.builder.schemas
     for schema in (graph.builder.state_schema, graph.builder.input_schema):
         if "messages" not in schemas[schema]:

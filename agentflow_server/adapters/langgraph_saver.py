@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -173,9 +173,6 @@ class GroupCommitSaver(SqliteSaver):
 
     def delete_thread(self, thread_id: str) -> None:
         self._wait(self.adelete_thread(thread_id))
-
-    def setup(self) -> NoReturn:
-        raise RuntimeError("the server creates its tables itself")
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:

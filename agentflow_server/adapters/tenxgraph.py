@@ -1,5 +1,6 @@
 """Serves a compiled graph of 10xgraph, or of 10xscale-agentflow, the same under its old name."""
 
+import copy
 import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -56,6 +57,7 @@ class TenxGraphAgent(Agent):
         # Nothing public tells with what a graph was compiled.
         self.checkpointer = graph._checkpointer  # noqa: SLF001
         self.container = graph._state_graph._container  # noqa: SLF001
+        self._first_state = graph._state  # noqa: SLF001
         if type(self.checkpointer).__name__ == "InMemoryCheckpointer":
             log.warning(
                 "agent %r forgets every conversation when the server stops: its graph has an "
@@ -77,6 +79,9 @@ class TenxGraphAgent(Agent):
         config = {"thread_id": thread_id, "user_id": owner or "anonymous"}
         await self.checkpointer.aclear_state(config)
         await self.checkpointer.aclean_thread(config)
+        if await self.checkpointer.aget_state_cache(config) is not None:
+            # 10xscale-agentflow clears only what is not cached, and reads the cache first.
+            await self.checkpointer.aput_state_cache(config, copy.deepcopy(self._first_state))
 
     async def stream(
         self, context: RunContext, messages: Sequence[Message]

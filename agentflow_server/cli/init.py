@@ -73,8 +73,10 @@ def build_project(auth: Auth, *, name: str, key: str) -> dict[str, str]:
         ),
     }
     if auth not in _BUILT_IN:
-        for file in ("__init__.py", f"{auth}.py"):
-            project[f"auth/{file}"] = _find_backends().joinpath(file).read_text("utf-8")
+        # Without it, an installed package named `auth` would be found before this folder.
+        project["auth/__init__.py"] = ""
+        backend = f"{auth}.py"
+        project[f"auth/{backend}"] = _find_backends().joinpath(backend).read_text("utf-8")
     return project
 
 

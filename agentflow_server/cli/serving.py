@@ -1,5 +1,6 @@
 """`agentflow serve`: uvicorn, started so that every failure is one clear line."""
 
+import asyncio
 import logging
 import math
 import signal
@@ -71,7 +72,8 @@ class Serving:
             # The caller's address is the socket's: by default uvicorn believes any local peer.
             proxy_headers=False,
             lifespan="off",
-            timeout_graceful_shutdown=math.ceil(config.runs.shutdown_grace),
+            # A moment longer than runs have, so that their callers still hear how they ended.
+            timeout_graceful_shutdown=math.ceil(config.runs.shutdown_grace) + 1,
             ssl_certfile=self.certificate,
             ssl_keyfile=self.key,
             reload=isinstance(app, str),
@@ -121,7 +123,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         log.info("stopping; running requests may finish")
-        await super().shutdown(sockets)
+        # Side by side, or runs that nobody waits for would get a grace period of their own.
+        await asyncio.gather(super().shutdown(sockets), self._app.drain())
         if not self.force_exit:
             await self._opened.aclose()
 

@@ -30,6 +30,7 @@ class EmbeddedEngine(Engine):
         self._worker = worker
         self._grace = grace
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deadline: float | None = None
 
     async def __aenter__(self) -> Self:
         for active in await self._store.interrupted_runs():
@@ -43,9 +44,18 @@ class EmbeddedEngine(Engine):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Let running runs finish for the grace period, which begins with the first call, then
+        stop them."""
+        clock = asyncio.get_running_loop().time
+        if self._deadline is None:
+            self._deadline = clock() + self._grace
         if self._tasks:
-            log.info("waiting up to %.0f s for %d running runs", self._grace, len(self._tasks))
-            _, late = await asyncio.wait(self._tasks, timeout=self._grace)
+            left = max(0.0, self._deadline - clock())
+            log.info("waiting up to %.0f s for %d running runs", left, len(self._tasks))
+            _, late = await asyncio.wait(self._tasks, timeout=left)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

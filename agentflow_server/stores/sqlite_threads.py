@@ -145,9 +145,9 @@ def list_threads(
         if nested and not _has_members(from_json(row[3]), nested):
             continue
         if len(found) == limit:
-            last = read_thread(found[-1])
-            place = (found[-1][4], last.thread_id)
-            return Page(data=_read(found), next_cursor=encode_cursor(f"threads:{owner}", *place))
+            last = found[-1]
+            next_cursor = encode_cursor(f"threads:{owner}", last[4], last[0])
+            return Page(data=_read(found), next_cursor=next_cursor)
         found.append(row)
     return Page(data=_read(found))
 

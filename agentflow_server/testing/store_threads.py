@@ -31,8 +31,9 @@ KEY = Idempotency(key="k1", route="POST /threads", digest="d1")
 
 
 class ThreadTests:
-    async def test_an_open_store_answers_a_ping(self, store: Store) -> None:
+    async def test_a_new_store_answers_a_ping_and_is_empty(self, store: Store) -> None:
         await store.ping()
+        assert (await store.list_threads(ALICE, limit=1)).data == []
 
     async def test_a_new_thread_is_idle_and_unnamed(self, store: Store) -> None:
         before = datetime.now(UTC) - timedelta(seconds=1)

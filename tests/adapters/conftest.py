@@ -44,7 +44,7 @@ HOSTILE_CLAIMS = {
     "_node_name": "stolen",
     "authz": {"scope": "none", "user_id": "root", "scopes": []},
     "is_stream": False,
-    "timestamp": "stolen",
+    "timestamp": "1970-01-01",
     "resume_data": {"x": 1},
     "roles": ["reader"],
 }

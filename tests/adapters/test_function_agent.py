@@ -257,6 +257,7 @@ async def test_what_no_thread_can_hold_is_the_agents_error(talk, value, complain
         lambda: "no arguments",
         lambda messages, config, more: "too many",
         lambda messages, *, tools: "a required keyword",
+        max,
     ],
 )
 def test_a_function_that_cannot_be_called_is_refused(function):
@@ -317,8 +318,7 @@ async def test_the_config_is_passed_on_as_it_is(talk, hostile_claims):
     assert seen[0]["roles"] == ["reader"]
 
 
-@pytest.mark.parametrize("size", [60])
-async def test_many_turns_at_once_never_mix(talk, size):
+async def test_many_turns_at_once_never_mix(talk):
     def in_a_thread(messages, config):
         yield f"{messages[-1]['content']}/"
         yield config["roles"][0]
@@ -331,9 +331,9 @@ async def test_many_turns_at_once_never_mix(talk, size):
     for function in (in_a_thread, on_the_loop):
         driver = talk(FunctionAgent(function, name="main"))
         answers = await asyncio.gather(
-            *(driver.ask(f"q{n}", f"t{n}", claims={"roles": [f"r{n}"]}) for n in range(size))
+            *(driver.ask(f"q{n}", f"t{n}", claims={"roles": [f"r{n}"]}) for n in range(60))
         )
-        assert answers == [f"q{n}/r{n}" for n in range(size)]
+        assert answers == [f"q{n}/r{n}" for n in range(60)]
 
 
 async def test_a_synchronous_agent_does_not_block_the_loop(talk):

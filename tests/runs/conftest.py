@@ -41,7 +41,9 @@ class House:
 @pytest.fixture
 def open_house(tmp_path: Path) -> Callable[..., Any]:
     @asynccontextmanager
-    async def opened(function: Any, *, grace: float = 5, name: str = "a.db") -> AsyncIterator[House]:
+    async def opened(
+        function: Any, *, grace: float = 5, name: str = "a.db"
+    ) -> AsyncIterator[House]:
         agent = function if hasattr(function, "stream") else FunctionAgent(function, name="agent")
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(SqliteStore(tmp_path / name))
@@ -59,7 +61,9 @@ def open_house(tmp_path: Path) -> Callable[..., Any]:
 @pytest.fixture
 def request_for() -> Callable[..., TurnRequest]:
     def make(text: str, **kwargs: Any) -> TurnRequest:
-        return TurnRequest(**{"content": text, "agent": None, "metadata": {}, "config": {}} | kwargs)
+        return TurnRequest(
+            **{"content": text, "agent": None, "metadata": {}, "config": {}} | kwargs
+        )
 
     return make
 

@@ -60,7 +60,9 @@ async def test_a_reader_that_falls_behind_catches_up_from_the_store(open_house, 
         async for event in house.runner.follow(started.run.run_id):
             seen.append(event.seq)
             if event.seq == 1:
-                while (await house.store.get_run("alice", started.run.thread_id, event.run_id)).ended_at is None:
+                while (
+                    await house.store.get_run("alice", started.run.thread_id, event.run_id)
+                ).ended_at is None:
                     pass
         assert seen == list(range(1, 703))
 
@@ -87,7 +89,9 @@ async def test_what_tools_did_is_told_even_if_json_cannot_say_it(open_house, req
         assert events[2].data["result"] == "<object>"
 
 
-async def test_a_failed_turn_leaves_its_question_but_no_half_answers(open_house, request_for, alice):
+async def test_a_failed_turn_leaves_its_question_but_no_half_answers(
+    open_house, request_for, alice
+):
     async def agent(messages, config):
         if messages[-1]["content"] == "fail":
             yield {"role": "tool", "content": "dangling", "tool_call_id": "1"}

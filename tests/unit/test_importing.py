@@ -27,10 +27,11 @@ def test_an_attribute_is_found_also_inside_another(module):
 
 
 @pytest.mark.parametrize(
-    "path", ["", "a", "a:", ":b", "a.b", "a:b:c", "a b:c", "../a:b", "a/b:c", "a..b:c", "a:b()", "1a:b"]
+    "path",
+    ["", "a", "a:", ":b", "a.b", "a:b:c", "a b:c", "../a:b", "a/b:c", "a..b:c", "a:b()", "1a:b"],
 )
 def test_a_malformed_path_says_what_is_expected(path):
-    with pytest.raises(ConfigError, match='agent: expected "package.module:attribute"'):
+    with pytest.raises(ConfigError, match=r'agent: expected "package\.module:attribute"'):
         load(path, setting="agent")
 
 

@@ -14,8 +14,13 @@ VALUES = st.recursive(
     | st.integers(-(10**15), 10**15)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), inner, max_size=3
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=10,
 )
@@ -30,9 +35,11 @@ def test_whatever_json_says_is_read_as_the_standard_library_reads_it(value):
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_raise_nothing_but_value_error(data):
     try:
+        refusal = ""
         parse(data, max_depth=4)
     except ValueError as error:
-        assert len(str(error)) < 60, "the text is a constant, not the input"
+        refusal = str(error)
+    assert len(refusal) < 60, "the text is a constant, not the input"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +51,7 @@ def test_arbitrary_bytes_raise_nothing_but_value_error(data):
      '{"a": 1}'.encode("utf-16"), '"a"'.encode("utf-32"), b"[" * 1000],
 )  # fmt: skip
 def test_what_is_not_agreed_is_refused(data):
-    with pytest.raises(ValueError, match="JSON|NUL|twice|digits|large"):
+    with pytest.raises(ValueError, match=r"JSON|NUL|twice|digits|large"):
         parse(data, max_depth=8)
 
 

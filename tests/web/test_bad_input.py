@@ -47,7 +47,10 @@ async def test_a_body_that_is_not_as_agreed_is_a_422(serve, new_thread, name):
 async def test_json_that_only_looks_dangerous_is_accepted(serve, new_thread):
     client = await serve()
     url = f"/threads/{await new_thread(client)}/messages"
-    body = {"content": "\\u0000 [[[[ 💬 \u2028", "metadata": {"n": 10**19, "f": 1e300, "deep": [[[]]]}}
+    body = {
+        "content": "\\u0000 [[[[ 💬 \u2028",
+        "metadata": {"n": 10**19, "f": 1e300, "deep": [[[]]]},
+    }
     answer = await client.post(url, json=body)
     assert answer.status_code == 200
     asked = (await client.get(url)).json()["data"][0]
@@ -188,7 +191,5 @@ async def test_random_bytes_never_make_a_5xx(serve, size):
     client = await serve()
     body = bytes((n * 131 + 7) % 256 for n in range(size))
     for path in ("/threads", f"/threads/{uuid.uuid4()}/messages"):
-        answer = await client.post(
-            path, content=body, headers={"Content-Type": "application/json"}
-        )
+        answer = await client.post(path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code < 500

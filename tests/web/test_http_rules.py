@@ -72,9 +72,7 @@ async def test_r30_two_credentials_are_none(serve, token, exchange):
     good = f"Bearer {token()}"
     joined = await client.get("/threads", headers={"Authorization": f"{good}, {good}"})
     assert joined.status_code == 401
-    twice = await client.get(
-        "/threads", headers=[("Authorization", good), ("Authorization", good)]
-    )
+    twice = await client.get("/threads", headers=[("Authorization", good), ("Authorization", good)])
     assert twice.status_code == 401
     mixed = await client.get(
         "/threads", headers=[("Authorization", "Basic eDp5"), ("Authorization", good)]

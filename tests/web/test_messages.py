@@ -83,9 +83,12 @@ async def test_the_history_is_read_oldest_first_and_paged(serve, new_thread):
         if cursor is None:
             break
     assert seen == [
-        ("user", "a"), ("assistant", "1: a"),
-        ("user", "b"), ("assistant", "3: b"),
-        ("user", "c"), ("assistant", "5: c"),
+        ("user", "a"),
+        ("assistant", "1: a"),
+        ("user", "b"),
+        ("assistant", "3: b"),
+        ("user", "c"),
+        ("assistant", "5: c"),
     ]
 
 
@@ -157,7 +160,9 @@ async def test_a_failing_stream_tells_nothing_either(serve, new_thread):
     assert "hunter2" not in answer.text
 
 
-@pytest.mark.parametrize("how", [{"json": {"stream": True}}, {"headers": {"Accept": "text/event-stream"}}])
+@pytest.mark.parametrize(
+    "how", [{"json": {"stream": True}}, {"headers": {"Accept": "text/event-stream"}}]
+)
 async def test_a_turn_is_streamed_as_server_sent_events(serve, new_thread, how):
     client = await serve(STREAMING)
     thread_id = await new_thread(client)
@@ -339,9 +344,7 @@ class Broken:
 @pytest.mark.parametrize(("generator", "expected"), [("slow_name", "HI !"), ("Broken", "hi")])
 async def test_ones_own_generator_names_threads(serve, project, new_thread, generator, expected):
     module = project.module(NAMER)
-    client = await serve(
-        agent=f"{module}:app", thread_name_generator=f"{module}:{generator}"
-    )
+    client = await serve(agent=f"{module}:app", thread_name_generator=f"{module}:{generator}")
     thread_id = await new_thread(client)
     await client.post(f"/threads/{thread_id}/messages", json={"content": "hi"})
     async with asyncio.timeout(5):

@@ -78,8 +78,17 @@ async def test_threads_are_found_by_metadata_and_status(serve, new_thread):
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=201", "limit=x", "cursor=garbage", "cursor=%00", "status=nope",
-     "metadata=[1]", "metadata={", "cursor=" + "A" * 600],
+    [
+        "limit=0",
+        "limit=201",
+        "limit=x",
+        "cursor=garbage",
+        "cursor=%00",
+        "status=nope",
+        "metadata=[1]",
+        "metadata={",
+        "cursor=" + "A" * 600,
+    ],
 )
 async def test_a_bad_query_is_a_422_that_repeats_nothing(serve, query):
     client = await serve()
@@ -100,7 +109,9 @@ async def test_a_thread_is_renamed_and_its_metadata_merged(serve, new_thread):
     assert answer.json()["metadata"] == {"a": 1, "c": 3}
 
 
-@pytest.mark.parametrize("body", [{"name": ""}, {"name": 1}, {"nam": "x"}, [], "x", {"metadata": 1}])
+@pytest.mark.parametrize(
+    "body", [{"name": ""}, {"name": 1}, {"nam": "x"}, [], "x", {"metadata": 1}]
+)
 async def test_a_bad_change_is_refused(serve, new_thread, body):
     client = await serve()
     thread_id = await new_thread(client)

@@ -1,1 +1,0 @@
-"""Ready-to-use authentication: one class per file, yours to edit."""

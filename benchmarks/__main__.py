@@ -1,0 +1,46 @@
+"""`make bench`: measures everything and writes RESULTS.md; `--quick` measures less and prints."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.cases import FULL, QUICK, measure
+from benchmarks.report import list_budgets, write_report
+from benchmarks.server import take_cores
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="half a minute; writes no file")
+    quick = parser.parse_args().quick
+    if sys.platform != "linux":
+        print("The benchmarks read /proc, so they need Linux.", file=sys.stderr)
+        return 2
+    # A raised SystemExit leaves every `with`, and so stops every server.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    begun = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - begun:5.0f} s  {what}", file=sys.stderr)
+
+    load_before = os.getloadavg()[0]
+    figures = measure(QUICK if quick else FULL, take_cores(), say)
+    page = write_report(figures, load=(load_before, os.getloadavg()[0]))
+    if quick:
+        print(page)
+    else:
+        RESULTS.write_text(page, encoding="utf-8")
+    missed = [budget for budget in list_budgets(figures) if not budget.met]
+    for budget in missed:
+        print(" · ".join(budget.cells()), file=sys.stderr)
+    say(f"done, {len(missed)} budgets missed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
