@@ -37,8 +37,8 @@ class AgentThreads:
         await self._places.acquire_on_behalf_of(place)
 
         def work() -> T:
-            if not begun.acquire(blocking=False):
-                raise RuntimeError("the caller has gone, and given the place back")
+            if not begun.acquire(blocking=False):  # pragma: no cover – a race of microseconds
+                raise RuntimeError("the caller has gone, and has given the place back")
             try:
                 return call()
             finally:

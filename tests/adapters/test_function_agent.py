@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from pydantic import BaseModel
 
 from agentflow_server.adapters.function import MAX_THREADS, FunctionAgent
+from agentflow_server.adapters.threads import AgentThreads
 from agentflow_server.errors import ConfigError
 from agentflow_server.interfaces import CustomEvent, MessageCompleted, TextDelta
 from agentflow_server.models import NewMessage
@@ -67,8 +68,8 @@ def configured(prefix, messages, config):
         Instance(),
         AsyncInstance(),
         functools.partial(configured, ""),
-        lambda messages, config: whole_async(messages, config),
-        lambda *arguments: whole(*arguments),
+        lambda messages, config: whole_async(messages, config=config),
+        lambda *arguments: whole(arguments[0], arguments[1]),
     ],
 )
 async def test_a_function_answers_with_what_it_returns(talk, function):
@@ -115,7 +116,7 @@ class Words:
         words_async,
         words_later,
         words_in_a_thread,
-        lambda messages, config: words(messages, config),
+        lambda messages, config: words(messages, config=config),
         lambda messages, config: iter(["Hel", "lo"]),
         lambda messages, config: Words(),
         functools.partial(words_async, config={}),
@@ -465,9 +466,18 @@ async def test_what_the_agent_raises_passes_through_after_its_text(talk):
         yield "first"
         raise LookupError("the agent's own")
 
-    events = []
-    with pytest.raises(LookupError, match="the agent's own"):
-        async with aclosing(talk(FunctionAgent(agent, name="main")).stream("Hello")) as stream:
-            async for event in stream:
-                events.append(event)
-    assert events == [TextDelta("first")]
+    async with aclosing(talk(FunctionAgent(agent, name="main")).stream("Hello")) as events:
+        assert await anext(events) == TextDelta("first")
+        with pytest.raises(LookupError, match="the agent's own"):
+            await anext(events)
+
+
+async def test_a_turn_cancelled_at_any_moment_gives_its_place_back():
+    threads = AgentThreads(1)
+    for steps in range(8):
+        turn = asyncio.create_task(threads.run(lambda: None))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        turn.cancel()
+        await asyncio.gather(turn, return_exceptions=True)
+        assert await asyncio.wait_for(threads.run(lambda: "free"), 10) == "free"

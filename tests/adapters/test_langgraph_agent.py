@@ -469,6 +469,19 @@ async def test_a_tool_call_that_was_never_answered_does_not_break_the_thread(
     assert [m.content for m in state if isinstance(m, ToolMessage)] == [NO_RESULT, NO_RESULT]
 
 
+async def test_only_the_calls_without_a_result_are_answered(open_graph):
+    calls = [call("add_numbers", "c1", a=1, b=2), call("add_numbers", "c2", a=1, b=2)]
+    talk = await open_graph(calculator(AIMessage("fine")))
+    await talk.agent._graph.aupdate_state(
+        {"configurable": {"thread_id": "t1"}},
+        {"messages": [AIMessage("", tool_calls=calls), ToolMessage("3", tool_call_id="c1")]},
+        as_node="tools",
+    )
+    assert await talk.ask("Hi") == "fine"
+    results = [m for m in await graph_state(talk.agent) if isinstance(m, ToolMessage)]
+    assert [(m.tool_call_id, m.content) for m in results] == [("c1", "3"), ("c2", NO_RESULT)]
+
+
 async def graph_state(agent):
     config = {"configurable": {"thread_id": "t1"}}
     return (await agent._graph.aget_state(config)).values["messages"]

@@ -4,46 +4,49 @@ import asyncio
 import json
 import logging
 from contextlib import aclosing
+from itertools import pairwise
 
 import pytest
 
 pytest.importorskip("tenxgraph", reason="10xgraph is not installed; it needs Python >= 3.12")
 
-from injectq import InjectQ  # noqa: E402
-from tenxgraph.core.graph import StateGraph, ToolNode  # noqa: E402
-from tenxgraph.core.state import AgentState, Message, TextBlock  # noqa: E402
-from tenxgraph.core.state.message_block import ImageBlock, ReasoningBlock  # noqa: E402
-from tenxgraph.core.state.stream_emitter import StreamEmitter  # noqa: E402
-from tenxgraph.runtime.adapters.llm.base_converter import BaseConverter  # noqa: E402
-from tenxgraph.runtime.adapters.llm.model_response_converter import (  # noqa: E402
+from injectq import InjectQ
+from tenxgraph.core.graph import StateGraph, ToolNode
+from tenxgraph.core.state import AgentState, Message, TextBlock
+from tenxgraph.core.state.execution_state import ExecutionStatus
+from tenxgraph.core.state.message_block import ImageBlock, ReasoningBlock
+from tenxgraph.core.state.stream_emitter import StreamEmitter
+from tenxgraph.runtime.adapters.llm.base_converter import BaseConverter
+from tenxgraph.runtime.adapters.llm.model_response_converter import (
     ModelResponseConverter,
 )
-from tenxgraph.storage.checkpointer import InMemoryCheckpointer  # noqa: E402
-from tenxgraph.utils import END, START  # noqa: E402
-from tenxgraph.utils.interrupt import interrupt  # noqa: E402
+from tenxgraph.storage.checkpointer import InMemoryCheckpointer
+from tenxgraph.utils import END
+from tenxgraph.utils.interrupt import interrupt
 
-from agentflow_server.adapters import AgentInterrupted, open_agents  # noqa: E402
-from agentflow_server.adapters.tenxgraph import (  # noqa: E402
+from agentflow_server.adapters import AgentInterrupted, open_agents
+from agentflow_server.adapters.tenxgraph import (
     NO_RESULT,
     TenxGraphAgent,
     find_conflicts,
 )
-from agentflow_server.errors import ConfigError  # noqa: E402
-from agentflow_server.interfaces import (  # noqa: E402
+from agentflow_server.errors import ConfigError
+from agentflow_server.interfaces import (
     CustomEvent,
     MessageCompleted,
     TextDelta,
     ToolCompleted,
     ToolStarted,
 )
-from agentflow_server.models import NewMessage  # noqa: E402
+from agentflow_server.models import NewMessage
+from agentflow_server.testing.agents import AgentSuite
 
 
 def builder_of(*nodes, container=None, state=None):
     builder = StateGraph(state, container=container or InjectQ())
     for node in nodes:
         builder.add_node(node.__name__, node)
-    for one, following in zip(nodes, nodes[1:], strict=False):
+    for one, following in pairwise(nodes):
         builder.add_edge(one.__name__, following.__name__)
     builder.add_edge(nodes[-1].__name__, END)
     return builder.set_entry_point(nodes[0].__name__)
@@ -380,7 +383,7 @@ async def test_a_thread_survives_its_recursion_limit(open_graph):
     )
     talk = await open_graph(builder.compile())
     for _ in range(2):
-        with pytest.raises(Exception, match="ErrorBlock|recursion limit"):
+        with pytest.raises(Exception, match=r"ErrorBlock|recursion limit"):
             await talk.say("Hi", client={"recursion_limit": 3})
 
 
@@ -435,6 +438,55 @@ async def test_a_checkpointer_that_knows_no_owners_can_forget(open_graph):
             raise NotImplementedError
 
     talk = await open_graph(graph_of(count, checkpointer=Ownerless()))
+    await talk.say("Hi")
+    await talk.agent.forget("t1")
+    assert await talk.ask("Hi") == "1: Hi"
+
+
+async def test_a_turn_after_a_crash_starts_at_the_beginning(open_graph):
+    def second(state: AgentState):
+        return "second"
+
+    checkpointer = InMemoryCheckpointer()
+    talk = await open_graph(graph_of(count, second, checkpointer=checkpointer))
+    await talk.say("Hi")
+    state = await checkpointer.aget_state({"thread_id": "t1"})
+    state.set_current_node("second")
+    state.execution_meta.status = ExecutionStatus.RUNNING
+    await checkpointer.aput_state_cache({"thread_id": "t1"}, state)
+    assert await talk.say("again") == [says("4: again"), says("second")]
+
+
+async def test_a_conversation_goes_on_after_a_restart(tmp_path, talk):
+    pytest.importorskip("aiosqlite", reason="10xgraph's SqliteCheckpointer needs aiosqlite")
+    from tenxgraph.storage.checkpointer.sqlite_checkpointer import SqliteCheckpointer
+
+    for expected in ("1: Hi", "3: Hi"):
+        checkpointer = SqliteCheckpointer(db_path=str(tmp_path / "graph.db"))
+        agent = TenxGraphAgent(graph_of(count, checkpointer=checkpointer), name="main")
+        await agent.open()
+        assert await talk(agent).ask("Hi") == expected
+        await agent.close()
+
+
+class TestSuite(AgentSuite):
+    @pytest.fixture
+    def agent(self):
+        def echo(state: AgentState):
+            return f"You said {state.context[-1].text()}"
+
+        return TenxGraphAgent(graph_of(echo), name="main")
+
+
+async def test_what_a_checkpointer_still_caches_is_forgotten_too(open_graph):
+    class Caching(InMemoryCheckpointer):
+        async def aclear_state(self, config):
+            self._states.clear()
+
+        async def aclean_thread(self, config):
+            pass
+
+    talk = await open_graph(graph_of(count, checkpointer=Caching()))
     await talk.say("Hi")
     await talk.agent.forget("t1")
     assert await talk.ask("Hi") == "1: Hi"

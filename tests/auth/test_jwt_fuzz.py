@@ -30,7 +30,7 @@ members = st.sampled_from(
 segment_text = st.text("ABCabc012-_=. \n", max_size=40)
 
 
-def judge(desk: Any, token: str) -> None:
+def expect_a_verdict(desk: Any, token: str) -> None:
     refusals = []
     try:
         principal = desk.auth.verify(token)
@@ -57,22 +57,22 @@ def test_r86_any_text(desk: Any, token: str) -> None:
 def test_r86_signed_tokens_with_any_header_and_claims(
     desk: Any, header: dict[str, Any], claims: dict[str, Any]
 ) -> None:
-    judge(desk, desk.write(claims, header=header))
-    judge(desk, desk.write(claims))
+    expect_a_verdict(desk, desk.write(claims, header=header))
+    expect_a_verdict(desk, desk.write(claims))
 
 
 @SETTINGS
 @given(changes=st.dictionaries(members, values))
 def test_r86_good_claims_with_any_change(desk: Any, changes: dict[str, Any]) -> None:
-    judge(desk, desk.write(desk.claims(**changes)))
-    judge(desk, desk.write(header=changes))
+    expect_a_verdict(desk, desk.write(desk.claims(**changes)))
+    expect_a_verdict(desk, desk.write(header=changes))
 
 
 @SETTINGS
 @given(header=st.binary(), payload=st.binary())
 def test_r86_signed_tokens_of_any_bytes(desk: Any, header: bytes, payload: bytes) -> None:
-    judge(desk, desk.write(raw_header=header, raw_payload=payload))
-    judge(desk, desk.write(raw_payload=payload))
+    expect_a_verdict(desk, desk.write(raw_header=header, raw_payload=payload))
+    expect_a_verdict(desk, desk.write(raw_payload=payload))
 
 
 @SETTINGS
@@ -88,5 +88,5 @@ def test_r86_a_good_token_with_one_character_changed_is_refused(
 
 
 def test_the_fuzzed_desk_accepts_a_good_token(desk: Any) -> None:
-    judge(desk, desk.write())
+    expect_a_verdict(desk, desk.write())
     assert json.loads(json.dumps(dict(desk.auth.verify(desk.write()).claims)))["exp"] > 0

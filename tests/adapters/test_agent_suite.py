@@ -1,0 +1,56 @@
+"""Our own adapters pass the suite we give to others."""
+
+import pytest
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
+
+from agentflow_server.adapters.function import FunctionAgent
+from agentflow_server.adapters.langgraph import LangGraphAgent
+from agentflow_server.stores.sqlite import SqliteStore
+from agentflow_server.testing.agents import AgentSuite
+
+
+def text_of(content):
+    return content if isinstance(content, str) else content[0]["text"]
+
+
+async def returns(messages):
+    return text_of(messages[-1]["content"])
+
+
+def returns_in_a_thread(messages):
+    return text_of(messages[-1]["content"])
+
+
+async def streams(messages, config):
+    for word in ("You", " said ", text_of(messages[-1]["content"])):
+        yield word
+
+
+def streams_in_a_thread(messages, config):
+    yield from ("You", " said ", text_of(messages[-1]["content"]))
+
+
+class TestFunctions(AgentSuite):
+    @pytest.fixture(params=[returns, returns_in_a_thread, streams, streams_in_a_thread])
+    def agent(self, request):
+        return FunctionAgent(request.param, name="main")
+
+
+async def echo(state):
+    text = text_of(state["messages"][-1].content)
+    model = GenericFakeChatModel(messages=iter([AIMessage(f"You said {text}")]))
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+class TestLangGraph(AgentSuite):
+    @pytest.fixture(params=[None, False, InMemorySaver()])
+    async def agent(self, request, tmp_path):
+        builder = StateGraph(MessagesState)
+        builder.add_node(echo)
+        builder.add_edge(START, "echo")
+        async with SqliteStore(tmp_path / "agentflow.db") as database:
+            graph = builder.compile(checkpointer=request.param)
+            yield LangGraphAgent(graph, name="main", database=database)
