@@ -5,6 +5,8 @@ AgentflowError
 ├── NotAuthenticated       nobody, or nobody we believe
 ├── AuthUnavailable        the authentication itself is broken or slow
 ├── InvalidRequest         the request contradicts the contract
+├── Forbidden              the caller is known, and may not do this
+├── TooManyRequests        a rate limit is used up
 ├── NotFound               no such thing, or not yours
 ├── Conflict
 │   ├── IdTaken
@@ -66,6 +68,26 @@ class AuthUnavailable(AgentflowError):
     def __init__(self, *, reason: str, retry_after: int = 5) -> None:
         super().__init__("Authentication is temporarily unavailable")
         self.reason = reason
+        self.retry_after = retry_after
+
+
+class Forbidden(AgentflowError):
+    """The caller is known and may not do this; `scope` is the one he lacks, if it is that."""
+
+    code = "forbidden"
+
+    def __init__(self, message: str = "Not allowed", *, scope: str | None = None) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class TooManyRequests(AgentflowError):
+    """A rate limit is used up; `retry_after` in seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, *, retry_after: int) -> None:
+        super().__init__("Too many requests")
         self.retry_after = retry_after
 
 

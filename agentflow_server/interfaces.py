@@ -12,6 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials
 
 from agentflow_server.models import (
     ActiveRun,
+    ApiKey,
+    AuditEvent,
     Event,
     Idempotency,
     JsonObject,
@@ -20,6 +22,7 @@ from agentflow_server.models import (
     NewRun,
     Page,
     Principal,
+    Revocation,
     Run,
     RunOutcome,
     StartedRun,
@@ -61,6 +64,23 @@ class Authenticator(ABC):
 
     security_scheme: Mapping[str, Any] | None = None
     """The OpenAPI security scheme object; None when nobody is asked for a credential."""
+
+    def recognises(self, credential: HTTPAuthorizationCredentials) -> bool:
+        """Whether this method is responsible for the credential, judged by its form alone.
+
+        Of several methods the first that recognises a credential decides; its "no" is final.
+        """
+        return True
+
+    async def open(self) -> None:
+        """Called once, on the server's event loop, before the first request."""
+
+    async def close(self) -> None:
+        """Called once, after the last request."""
+
+    def problems(self) -> Sequence[str]:
+        """What keeps it from working right now, such as an issuer whose keys cannot be had."""
+        return ()
 
     @abstractmethod
     async def authenticate(
@@ -336,6 +356,100 @@ class Store(ABC):
         `active.message`, of earlier turns and this one only; the last `limit` if given."""
 
 
+class CredentialStore(ABC):
+    """API keys and revocations: for authentication and for operators, so without an owner."""
+
+    @abstractmethod
+    async def add_api_key(self, key: ApiKey, secret_hash: bytes) -> None:
+        """Raises IdTaken."""
+
+    @abstractmethod
+    async def find_api_key(self, key_id: str) -> tuple[ApiKey, bytes] | None:
+        """The key and the hash of its secret, also when it is revoked or expired."""
+
+    @abstractmethod
+    async def list_api_keys(self, user_id: str | None = None) -> Sequence[ApiKey]:
+        """All keys, or those of one user, oldest first."""
+
+    @abstractmethod
+    async def revoke_api_key(self, key_id: str, at: float) -> bool:
+        """Whether there was such a key; a key that is revoked already keeps its time."""
+
+    @abstractmethod
+    async def touch_api_keys(self, used: Mapping[str, float]) -> None:
+        """Set the last use of keys (key_id → seconds since 1970); never moves one back."""
+
+    @abstractmethod
+    async def add_revocation(self, revocation: Revocation) -> None:
+        """Twice is the same as once."""
+
+    @abstractmethod
+    async def list_revocations(self, now: float) -> Sequence[Revocation]:
+        """Those that have not expired."""
+
+
+class Authorizer(ABC):
+    """Decides what an authenticated caller may do."""
+
+    @abstractmethod
+    async def authorize(self, principal: Principal, action: str, resource: str | None) -> bool:
+        """Whether `principal` may do `action` (`threads:read`, `runs:create`, …).
+
+        `resource` is the id of the thread in the path, if there is one. Anything raised means no.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So many hits in so many seconds."""
+
+    amount: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of a quota after a hit; `reset_after` in seconds."""
+
+    allowed: bool
+    quota: Quota
+    remaining: int
+    reset_after: int
+
+
+class RateLimiter(ABC):
+    """Counts hits. Bounded in memory, whatever keys it is asked about."""
+
+    @abstractmethod
+    async def hit(self, key: str, quota: Quota) -> Allowance:
+        """Count one hit of `key`. Never raises: a limiter that cannot count allows, and logs."""
+
+    @abstractmethod
+    async def peek(self, key: str, quota: Quota) -> Allowance:
+        """What is left, without counting."""
+
+    async def open(self) -> None:
+        """Called once, on the server's event loop."""
+
+    async def close(self) -> None:
+        """Called once, at the end."""
+
+
+class AuditLog(ABC):
+    """Writes down security decisions, each tied to the one before it."""
+
+    @abstractmethod
+    def record(self, event: AuditEvent) -> None:
+        """Take note. Never blocks and never raises: a log that cannot be written is reported in
+        the server's own log, and requests go on."""
+
+    async def open(self) -> None:
+        """Called once, on the server's event loop."""
+
+    async def close(self) -> None:
+        """Called once; everything recorded is written."""
+
+
 class Subscription(ABC):
     """A reader's place at the bus: bounded, so a slow reader loses events, not the server."""
 
@@ -378,12 +492,18 @@ class Engine(ABC):
 __all__ = [
     "Agent",
     "AgentEvent",
+    "Allowance",
+    "AuditLog",
     "Authenticator",
+    "Authorizer",
     "BaseAuth",
+    "CredentialStore",
     "CustomEvent",
     "Engine",
     "EventBus",
     "MessageCompleted",
+    "Quota",
+    "RateLimiter",
     "RunContext",
     "Store",
     "Subscription",

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
+from agentflow_server.adapters import AgentInterrupted
 from agentflow_server.errors import AgentflowError, LeaseLost
 from agentflow_server.interfaces import Agent, EventBus, Store
 from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 SUCCESS = RunOutcome("success")
 AGENT_FAILED = RunError(code="agent_failed", detail="The agent could not finish this turn")
+AGENT_ASKED = RunError(
+    code="agent_interrupted", detail="The agent stopped to ask something, which has no way back yet"
+)
 AGENT_GONE = RunError(code="agent_unknown", detail="This server no longer has the thread's agent")
 STORE_FAILED = RunError(code="store_unavailable", detail="What the agent said could not be stored")
 STOPPED = RunError(code="server_stopped", detail="The server was stopped before the run had ended")
@@ -81,6 +85,9 @@ class Worker:
         except AgentflowError:
             log.exception("run %s: its events cannot be stored", active.run.run_id)
             return RunOutcome("error", STORE_FAILED)
+        except AgentInterrupted:
+            log.warning("run %s: agent %r asked a question", active.run.run_id, active.run.agent)
+            return RunOutcome("error", AGENT_ASKED)
         except Exception:  # the user's agent may raise anything; its text stays in the log
             log.exception("run %s: agent %r failed", active.run.run_id, active.run.agent)
             return RunOutcome("error", AGENT_FAILED)
