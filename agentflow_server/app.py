@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic_core import to_json
@@ -53,7 +54,7 @@ class AgentflowApp(FastAPI):
         super().__init__(
             title="agentflow-server",
             version=__version__,
-            description="Threads and messages for " + ", ".join(parts.agents),
+            description="Threads, messages and runs of the agents behind this server.",
             openapi_url=None,
             docs_url=None,
             redoc_url=None,
@@ -105,14 +106,19 @@ class AgentflowApp(FastAPI):
         async with AsyncExitStack() as stack:
             await self._open_parts(stack)
 
-    async def drain(self) -> None:
-        """Let running runs finish for `runs.shutdown_grace` seconds, then stop them."""
-        if self._engine is not None:
-            await self._engine.drain()
+    async def drain(self) -> int:
+        """Let running runs finish for `runs.shutdown_grace` seconds, then stop them.
+
+        Returns how many agents go on although they were cancelled.
+        """
+        if self._engine is None:
+            return 0
+        await self._engine.drain()
+        return self._engine.unstoppable
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
-        self._portal.close()
+        await to_thread.run_sync(self._portal.close)
         async with self._open():
             self._is_open = True
             try:

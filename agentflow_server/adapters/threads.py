@@ -1,14 +1,11 @@
 """Worker threads for synchronous agents: few, and counted until they have really ended."""
 
 import asyncio
-import contextlib
-import math
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
+from agentflow_server.daemon_threads import DaemonThreads
 
 T = TypeVar("T")
 
@@ -26,32 +23,11 @@ class AgentThreads:
     """
 
     def __init__(self, limit: int) -> None:
-        self._places = anyio.CapacityLimiter(limit)
-        self._uncounted = anyio.CapacityLimiter(math.inf)
+        self._threads = DaemonThreads(limit)
 
     async def run(self, call: Callable[[], T]) -> T:
         """Call it in a thread of its own, which sees the caller's context variables."""
-        place = object()
-        loop = asyncio.get_running_loop()
-        begun = threading.Lock()
-        await self._places.acquire_on_behalf_of(place)
-
-        def work() -> T:
-            if not begun.acquire(blocking=False):  # pragma: no cover – a race of microseconds
-                raise RuntimeError("the caller has gone, and has given the place back")
-            try:
-                return call()
-            finally:
-                with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-                    loop.call_soon_threadsafe(self._places.release_on_behalf_of, place)
-
-        try:
-            return await anyio.to_thread.run_sync(
-                work, abandon_on_cancel=True, limiter=self._uncounted
-            )
-        finally:
-            if begun.acquire(blocking=False):
-                self._places.release_on_behalf_of(place)
+        return await self._threads.run(call)
 
     async def iterate(self, iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
         """The iterator's items as they come, all of it run in one thread.

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from agentflow_server.auth.backend import takes_request
 from agentflow_server.auth.claims import read_principal
 from agentflow_server.auth.redaction import describe_failure, redact
-from agentflow_server.auth.threads import DaemonThreads
+from agentflow_server.daemon_threads import DaemonThreads
 from agentflow_server.errors import AuthUnavailable, NotAuthenticated
 from agentflow_server.importing import is_async_callable
 from agentflow_server.interfaces import Authenticator, BaseAuth

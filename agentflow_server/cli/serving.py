@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import os
 import signal
 import ssl
 import sys
@@ -18,6 +19,7 @@ import uvicorn
 from uvicorn.supervisors import ChangeReload
 
 from agentflow_server.cli.banner import addresses, print_banner, summarise
+from agentflow_server.cli.bounded_http import BoundedHttp
 from agentflow_server.cli.failures import explained, load_app
 from agentflow_server.cli.listening import bind, url_of
 from agentflow_server.cli.logs import set_up_logs
@@ -74,6 +76,7 @@ class Serving:
             lifespan="off",
             # A moment longer than runs have, so that their callers still hear how they ended.
             timeout_graceful_shutdown=math.ceil(config.runs.shutdown_grace) + 1,
+            http=BoundedHttp,
             ssl_certfile=self.certificate,
             ssl_keyfile=self.key,
             reload=isinstance(app, str),
@@ -124,9 +127,13 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         log.info("stopping; running requests may finish")
         # Side by side, or runs that nobody waits for would get a grace period of their own.
-        await asyncio.gather(super().shutdown(sockets), self._app.drain())
+        _, unstoppable = await asyncio.gather(super().shutdown(sockets), self._app.drain())
         if not self.force_exit:
             await self._opened.aclose()
+        if unstoppable:
+            log.error("ending in spite of %d agents that do not stop", unstoppable)
+            logging.shutdown()
+            os._exit(1)  # the event loop would wait for them for ever
 
 
 def serve_reloading(serving: Serving) -> None:

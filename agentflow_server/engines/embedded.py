@@ -4,12 +4,18 @@ import asyncio
 import logging
 from typing import Protocol, Self
 
+from agentflow_server.errors import AgentflowError
 from agentflow_server.interfaces import Engine, Store
 from agentflow_server.models import ActiveRun, RunError
 
 log = logging.getLogger(__name__)
 
 RESTARTED = RunError(code="server_restarted", detail="The server stopped before the run had ended")
+
+
+STOPPED = RunError(code="server_stopped", detail="The server was stopped before the run had ended")
+UNWILLING_SECONDS = 5.0
+"""How long a cancelled agent may take to clean up before it is left alone."""
 
 
 class Worker(Protocol):
@@ -19,7 +25,10 @@ class Worker(Protocol):
         """Run it to its end. Returns the thread's next run, already claimed."""
 
     async def abandon(self, active: ActiveRun, error: RunError) -> None:
-        """End a run that nobody executes any more; claims nothing."""
+        """End a run that nobody executes any more. Raises StoreUnavailable, LeaseLost."""
+
+    def stop_claiming(self) -> None:
+        """From now on `execute` returns None: what waits stays for the next start."""
 
 
 class EmbeddedEngine(Engine):
@@ -29,8 +38,10 @@ class EmbeddedEngine(Engine):
         self._store = store
         self._worker = worker
         self._grace = grace
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
         self._deadline: float | None = None
+        self.unstoppable = 0
+        """After `drain`: how many agents went on although they were cancelled."""
 
     async def __aenter__(self) -> Self:
         for active in await self._store.interrupted_runs():
@@ -48,24 +59,42 @@ class EmbeddedEngine(Engine):
 
     async def drain(self) -> None:
         """Let running runs finish for the grace period, which begins with the first call, then
-        stop them."""
+        stop them. What waits in line stays there."""
+        self._worker.stop_claiming()
         clock = asyncio.get_running_loop().time
         if self._deadline is None:
             self._deadline = clock() + self._grace
-        if self._tasks:
-            left = max(0.0, self._deadline - clock())
-            log.info("waiting up to %.0f s for %d running runs", left, len(self._tasks))
-            _, late = await asyncio.wait(self._tasks, timeout=left)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        if not self._tasks:
+            return
+        left = max(0.0, self._deadline - clock())
+        log.info("waiting up to %.0f s for %d running runs", left, len(self._tasks))
+        _, late = await asyncio.wait(self._tasks, timeout=left)
+        for task in late:
+            task.cancel()
+        if late:
+            _, unwilling = await asyncio.wait(late, timeout=UNWILLING_SECONDS)
+            self.unstoppable = len(unwilling)
+            await self._give_up({self._tasks.pop(task).run.run_id for task in unwilling})
+
+    async def _give_up(self, run_ids: set[str]) -> None:
+        for active in await self._store.interrupted_runs() if run_ids else ():
+            if active.run.run_id in run_ids:
+                log.error("run %s does not stop: left alone, marked error", active.run.run_id)
+                try:
+                    await self._worker.abandon(active, STOPPED)
+                except AgentflowError:
+                    log.exception("run %s: its end cannot be stored", active.run.run_id)
 
     async def dispatch(self, active: ActiveRun) -> None:
-        task = asyncio.create_task(self._drain(active), name=f"thread-{active.run.thread_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = asyncio.create_task(self._work(active), name=f"thread-{active.run.thread_id}")
+        self._tasks[task] = active
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
-    async def _drain(self, active: ActiveRun) -> None:
+    async def _work(self, active: ActiveRun) -> None:
+        """Drain the thread's queue."""
+        task = asyncio.current_task()
         following: ActiveRun | None = active
         while following is not None:
+            if task in self._tasks:
+                self._tasks[task] = following
             following = await self._worker.execute(following)

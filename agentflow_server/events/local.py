@@ -1,26 +1,37 @@
 """Wakes readers within one process."""
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+
+from pydantic_core import to_json
 
 from agentflow_server.interfaces import EventBus, Subscription
 from agentflow_server.models import Event
 
 BUFFERED_EVENTS = 256
-"""What a reader may fall behind before it loses events and has to read the store."""
+BUFFERED_CHARACTERS = 1_000_000
+"""How far a reader may fall behind before it loses events and has to read the store."""
 
 
 class LocalSubscription(Subscription):
-    """A bounded queue; when it overflows, the oldest events go."""
+    """A bounded queue; when it overflows, everything in it goes: the store has it."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=BUFFERED_EVENTS)
+        self._events: list[Event] = []
+        self._characters = 0
         self._arrived = asyncio.Event()
 
-    def deliver(self, events: Sequence[Event]) -> None:
+    def deliver(self, events: Sequence[Event], characters: int) -> None:
+        crowded = (
+            len(self._events) + len(events) > BUFFERED_EVENTS
+            or self._characters + characters > BUFFERED_CHARACTERS
+        )
+        if crowded:
+            self._events, self._characters = [], 0
         self._events.extend(events)
+        self._characters += characters
         self._arrived.set()
 
     async def receive(self, max_wait: float) -> Sequence[Event]:
@@ -31,8 +42,7 @@ class LocalSubscription(Subscription):
             except TimeoutError:
                 return ()
         self._arrived.clear()
-        events = tuple(self._events)
-        self._events.clear()
+        events, self._events, self._characters = self._events, [], 0
         return events
 
 
@@ -45,8 +55,12 @@ class LocalEventBus(EventBus):
     def publish(self, events: Sequence[Event]) -> None:
         if not events:
             return
-        for reader in self._readers.get(events[0].run_id, ()):
-            reader.deliver(events)
+        readers = self._readers.get(events[0].run_id)
+        if not readers:
+            return
+        characters = sum(_characters(event) for event in events)
+        for reader in readers:
+            reader.deliver(events, characters)
 
     @asynccontextmanager
     async def subscribe(self, run_id: str) -> AsyncIterator[Subscription]:
@@ -58,3 +72,11 @@ class LocalEventBus(EventBus):
             self._readers[run_id].remove(subscription)
             if not self._readers[run_id]:
                 del self._readers[run_id]
+
+
+def _characters(event: Event) -> int:
+    """About how much memory an event holds."""
+    values = event.data.values()
+    if any(isinstance(value, dict | list) and value for value in values):
+        return len(to_json(event.data))
+    return sum(len(value) for value in values if isinstance(value, str))

@@ -6,8 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 
-import anyio.to_thread
-
+from agentflow_server.daemon_threads import DaemonThreads
 from agentflow_server.errors import ConfigError
 from agentflow_server.importing import count_positional, is_async_callable, load
 from agentflow_server.interfaces import Store
@@ -20,6 +19,7 @@ GenerateName = Callable[[list[JsonObject]], Awaitable[str]]
 
 MAX_NAME_LENGTH = 60
 GENERATOR_SECONDS = 30.0
+GENERATOR_THREADS = 4
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]+")
 
 
@@ -106,11 +106,13 @@ def load_generator(path: str) -> GenerateName:
             f"is a {type(found).__name__}"
         )
 
+    threads = DaemonThreads(GENERATOR_THREADS)
+
     async def generate_name(messages: list[JsonObject]) -> str:
         if is_async_callable(generate):
             name = await generate(messages)
         else:
-            name = await anyio.to_thread.run_sync(generate, messages, abandon_on_cancel=True)
+            name = await threads.run(lambda: generate(messages))
         if not isinstance(name, str):
             raise TypeError(f"expected a string, found {type(name).__name__}")
         return name

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import from_json, to_json
 from uuid_utils import uuid7
 
 from agentflow_server.interfaces import (
@@ -78,8 +78,9 @@ class Recorder:
     async def finish(self, outcome: RunOutcome, *, claim_next: bool) -> ActiveRun | None:
         """Store the rest and the end in one transaction. May be called again if it raised."""
         self._stop_timer()
-        await self._flushed()
-        self._stop_timer()
+        while self._flush is not None:
+            await self._flushed()
+            self._stop_timer()
         ended = self._ended(outcome)
         messages = self._messages if outcome.status == "success" else []
         following = await self._store.finish_run(
@@ -88,6 +89,12 @@ class Recorder:
         self._bus.publish([*self._waiting, ended])
         self._waiting.clear()
         return following
+
+    def discard(self) -> None:
+        """Forget what is not stored yet: it is what keeps the end from being stored."""
+        self._seq -= len(self._waiting)
+        self._waiting.clear()
+        self._messages.clear()
 
     def _ended(self, outcome: RunOutcome) -> Event:
         run = self._active.run
@@ -163,7 +170,8 @@ class Recorder:
         try:
             await asyncio.shield(flush)
         finally:
-            if flush.done():
+            # A timer may have started the next one meanwhile: that one is not ours to forget.
+            if flush.done() and self._flush is flush:
                 self._flush = None
 
     def _stop_timer(self) -> None:
@@ -177,5 +185,9 @@ def _json(value: Run | Message) -> JsonObject:
 
 
 def _safe(value: Any) -> Any:
-    """Tools return anything; what JSON cannot say is sent as its type's name."""
-    return to_jsonable_python(value, fallback=lambda other: f"<{type(other).__name__}>")
+    """Tools return anything; what JSON cannot say is sent as its type's name.
+
+    Raises ValueError for text that cannot be encoded.
+    """
+    text = to_json(value, inf_nan_mode="null", fallback=lambda other: f"<{type(other).__name__}>")
+    return from_json(text)

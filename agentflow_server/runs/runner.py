@@ -1,6 +1,8 @@
 """Starts turns, waits for them and follows them: what every protocol is a translation of."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 from uuid_utils import uuid7
@@ -20,10 +22,12 @@ from agentflow_server.models import (
     RunError,
     StartedRun,
 )
+from agentflow_server.runs.worker import AGENT_FAILED
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 15.0
-EVENTS_PER_READ = 500
-_FAILED = RunError(code="agent_failed", detail="The agent could not finish this turn")
+EVENTS_PER_READ = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Runner:
         self._bus = bus
         self._engine = engine
         self._default_agent = next(iter(agents))
+        self._starting: set[asyncio.Task[StartedRun]] = set()
 
     async def start(
         self,
@@ -72,11 +77,21 @@ class Runner:
         Raises NotFound, Conflict, and RequestInProgress while an earlier request with the same
         idempotency key has not ended.
         """
-        started = await self.store.start_run(
-            caller.id, self._new_run(caller, thread_id, request, run_id), idempotency=idempotency
-        )
+        new = self._new_run(caller, thread_id, request, run_id)
+        # A task of ours: a caller who is cancelled between the two would leave a run that is
+        # stored as running and that nobody executes.
+        task = asyncio.create_task(self._store_and_dispatch(caller.id, new, idempotency))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        started = await asyncio.shield(task)
         if started.replayed and started.run.ended_at is None:
             raise RequestInProgress("The first request with this Idempotency-Key has not ended")
+        return started
+
+    async def _store_and_dispatch(
+        self, owner: str, new: NewRun, idempotency: Idempotency | None
+    ) -> StartedRun:
+        started = await self.store.start_run(owner, new, idempotency=idempotency)
         if started.active is not None:
             await self._engine.dispatch(started.active)
         return started
@@ -99,9 +114,7 @@ class Runner:
             while True:
                 events = await subscription.receive(HEARTBEAT_SECONDS)
                 if not events or events[0].seq != after + 1:
-                    events = await self.store.list_events(
-                        run_id, after=after, limit=EVENTS_PER_READ
-                    )
+                    events = await self._read_events(run_id, after)
                 for event in events:
                     after = event.seq
                     if event.type == "message.completed":
@@ -109,49 +122,74 @@ class Runner:
                     elif event.type in TERMINAL_EVENTS:
                         return _turn(started.run, event, messages)
 
-    async def follow(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event | None]:
+    async def follow(
+        self, owner: str, run: Run, *, after: int = 0
+    ) -> AsyncGenerator[Event | None, None]:
         """The run's events with `seq > after`, to its end, without gap or repeat.
 
-        None is a sign of life when nothing happened for HEARTBEAT_SECONDS. The caller has made
-        sure that the run is his.
+        None is a sign of life when nothing happened for HEARTBEAT_SECONDS.
         """
-        async with self._bus.subscribe(run_id) as subscription:
-            events = await self.store.list_events(run_id, after=after, limit=EVENTS_PER_READ)
+        idle = False
+        async with self._bus.subscribe(run.run_id) as subscription:
             while True:
-                for event in events:
-                    if event.seq <= after:
-                        continue
-                    if event.seq > after + 1:
-                        break  # the bus dropped something: the store has it
+                stored = await self._read_events(run.run_id, after)
+                for event in stored:
                     after = event.seq
                     yield event
                     if event.type in TERMINAL_EVENTS:
                         return
+                if len(stored) == EVENTS_PER_READ:
+                    continue
+                if not stored and (
+                    run.ended_at or (idle and await self._is_over(owner, run, after))
+                ):
+                    return
+                # As long as the bus hands on what comes next, the store need not be asked.
+                while events := await subscription.receive(HEARTBEAT_SECONDS):
+                    fresh = [event for event in events if event.seq > after]
+                    if fresh and fresh[0].seq != after + 1:
+                        break  # the bus dropped something: the store has it
+                    for event in fresh:
+                        after = event.seq
+                        yield event
+                        if event.type in TERMINAL_EVENTS:
+                            return
                 else:
-                    if len(events) < EVENTS_PER_READ:
-                        events = await subscription.receive(HEARTBEAT_SECONDS)
-                        if events:
-                            continue
-                        yield None
-                events = await self.store.list_events(run_id, after=after, limit=EVENTS_PER_READ)
+                    idle = True
+                    yield None
+
+    async def _read_events(self, run_id: str, after: int) -> Sequence[Event]:
+        return await self.store.list_events(run_id, after=after, limit=EVENTS_PER_READ)
+
+    async def _is_over(self, owner: str, run: Run, after: int) -> bool:
+        """Nothing more will be stored: the run has ended, or its thread is deleted."""
+        try:
+            now = await self.store.get_run(owner, run.thread_id, run.run_id)
+        except NotFound:
+            return True
+        return now.ended_at is not None and not await self._read_events(run.run_id, after)
 
     async def delete_thread(self, caller: Principal, thread_id: str) -> None:
         """Delete a thread and everything of it, also what the agent's framework keeps.
 
-        Raises NotFound, ThreadBusy. A deletion cut short is finished at the next start.
+        Raises NotFound, ThreadBusy. From then on nobody finds the thread; what of it cannot be
+        deleted now is deleted at the next start, and until then its id stays taken.
         """
         agent = await self.store.hide_thread(caller.id, thread_id)
         await self._purge(thread_id, agent)
 
     async def finish_deletions(self) -> None:
-        """Complete what a crash interrupted."""
+        """Complete what was cut short."""
         for thread_id, agent in await self.store.list_hidden_threads():
             await self._purge(thread_id, agent)
 
     async def _purge(self, thread_id: str, agent: str | None) -> None:
-        if agent is not None and agent in self.agents:
-            await self.agents[agent].forget(thread_id)
-        await self.store.purge_thread(thread_id)
+        try:
+            if agent is not None and agent in self.agents:
+                await self.agents[agent].forget(thread_id)
+            await self.store.purge_thread(thread_id)
+        except Exception:  # the user's checkpointer may raise anything; the thread stays hidden
+            log.exception("thread %s is not wholly deleted: the next start tries again", thread_id)
 
     def _new_run(
         self, caller: Principal, thread_id: str, request: TurnRequest, run_id: str | None
@@ -174,7 +212,7 @@ class Runner:
 
     async def _replay(self, run: Run) -> Turn:
         if run.status != "success":
-            raise _failure(run, run.error or _FAILED)
+            raise _failure(run, run.error or AGENT_FAILED)
         messages = await self.store.run_messages(run.run_id)
         return Turn(run.thread_id, run.run_id, [_json(message) for message in messages[1:]])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from agentflow_server.adapters import AgentInterrupted
-from agentflow_server.errors import AgentflowError, LeaseLost
+from agentflow_server.errors import AgentflowError, LeaseLost, StoreUnavailable
 from agentflow_server.interfaces import Agent, EventBus, Store
 from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome
 from agentflow_server.runs.context import build_context
@@ -25,6 +25,7 @@ STORE_FAILED = RunError(code="store_unavailable", detail="What the agent said co
 STOPPED = RunError(code="server_stopped", detail="The server was stopped before the run had ended")
 
 MAX_RETRY_SECONDS = 30.0
+STOPPING_RETRY_SECONDS = 1.0
 
 
 class Worker:
@@ -44,29 +45,39 @@ class Worker:
         self._agents = agents
         self._namer = namer
         self._history_limit = history_limit
+        self._stopping = False
 
     async def execute(self, active: ActiveRun) -> ActiveRun | None:
         """Run it to its end. Returns the thread's next run, already claimed.
 
-        Never raises anything but CancelledError, and then the run has ended as well.
+        Never raises anything but CancelledError, when the server stops; the end of the run is
+        stored then, too, unless the database refuses it for a while.
         """
         recorder = Recorder(self._store, self._bus, active)
         try:
             outcome = await self._drive(active, recorder)
         except asyncio.CancelledError:
-            await self._finish(recorder, active, RunOutcome("error", STOPPED), claim_next=False)
+            self._stopping = True
+            await self._finish(recorder, active, RunOutcome("error", STOPPED))
             raise
-        following = await self._finish(recorder, active, outcome, claim_next=True)
+        following = await self._finish(recorder, active, outcome)
         if active.turn == 1:
             self._namer.name_later(active)
         return following
 
+    def stop_claiming(self) -> None:
+        """From now on, what waits in line stays there for the next start."""
+        self._stopping = True
+
     async def abandon(self, active: ActiveRun, error: RunError) -> None:
-        """End a run that nobody executes any more; its event log goes on where it stopped."""
+        """End a run that nobody executes any more; its event log goes on where it stopped.
+
+        Raises StoreUnavailable, LeaseLost.
+        """
         recorder = Recorder(self._store, self._bus, active)
         if active.last_seq == 0:
             recorder.start()
-        await self._finish(recorder, active, RunOutcome("error", error), claim_next=False)
+        await recorder.finish(RunOutcome("error", error), claim_next=False)
 
     async def _drive(self, active: ActiveRun, recorder: Recorder) -> RunOutcome:
         agent = self._agents.get(active.run.agent)
@@ -82,13 +93,18 @@ class Worker:
             async with aclosing(stream) as events:
                 async for event in events:
                     await recorder.record(event)
-        except AgentflowError:
+        except (StoreUnavailable, LeaseLost):
             log.exception("run %s: its events cannot be stored", active.run.run_id)
             return RunOutcome("error", STORE_FAILED)
         except AgentInterrupted:
             log.warning("run %s: agent %r asked a question", active.run.run_id, active.run.agent)
             return RunOutcome("error", AGENT_ASKED)
-        except Exception:  # the user's agent may raise anything; its text stays in the log
+        except BaseException:
+            # The user's agent may raise anything, also SystemExit, or CancelledError when nobody
+            # has cancelled us. Its text stays in the log.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
             log.exception("run %s: agent %r failed", active.run.run_id, active.run.agent)
             return RunOutcome("error", AGENT_FAILED)
         return SUCCESS
@@ -99,17 +115,26 @@ class Worker:
         return await self._store.history(active, limit=self._history_limit)
 
     async def _finish(
-        self, recorder: Recorder, active: ActiveRun, outcome: RunOutcome, *, claim_next: bool
+        self, recorder: Recorder, active: ActiveRun, outcome: RunOutcome
     ) -> ActiveRun | None:
-        """Store the end, as often as it takes: a run must not stay `running` while we live."""
+        """Store the end, as often as it takes: a run must not stay `running` while we live.
+
+        When the server stops, it is not tried for long: the next start marks the run.
+        """
         delay = 0.1
         while True:
             try:
-                return await recorder.finish(outcome, claim_next=claim_next)
+                return await recorder.finish(outcome, claim_next=not self._stopping)
             except LeaseLost:
                 log.warning("run %s was ended elsewhere", active.run.run_id)
                 return None
             except AgentflowError:
-                log.exception("run %s: its end cannot be stored, trying again", active.run.run_id)
+                log.exception("run %s: its end cannot be stored", active.run.run_id)
+            except Exception:  # what an agent of the user's said is no message we can store
+                log.exception("run %s: what it said cannot be stored", active.run.run_id)
+                recorder.discard()
+                outcome = RunOutcome("error", AGENT_FAILED)
+            if self._stopping and delay > STOPPING_RETRY_SECONDS:
+                return None
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)

@@ -91,7 +91,7 @@ async def send_message(
     turn_request = _turn_request(body, request.app.state.runs_config)
     if body.stream or "text/event-stream" in accept:
         started = await runs.start(caller, thread_id, turn_request, idempotency)
-        return EventStream(runs.follow(started.run.run_id))
+        return EventStream(runs.follow(caller.id, started.run))
     turn = await runs.send(caller, thread_id, turn_request, idempotency)
     return Response(to_json(_result(turn)), media_type="application/json")
 

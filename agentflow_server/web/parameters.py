@@ -67,7 +67,9 @@ async def _get_idempotency(
     if key is None:
         return None
     digest = hashlib.sha256(await request.body()).hexdigest()
-    return Idempotency(key=key, route=f"{request.method} {request.url.path}", digest=digest)
+    # Ids mean the same in capitals, so they must here as well.
+    route = f"{request.method} {request.url.path.lower()}"
+    return Idempotency(key=key, route=route, digest=digest)
 
 
 ThreadId = Annotated[str, Depends(_get_thread_id)]

@@ -42,5 +42,8 @@ async def follow_run(
 ) -> Response:
     if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
         raise InvalidRequest("Last-Event-ID: expected the id of an event of this run")
+    after = int(last_event_id)
     run = await runs.store.get_run(caller.id, thread_id, run_id)
-    return EventStream(runs.follow(run.run_id, after=int(last_event_id)))
+    if run.ended_at and not await runs.store.list_events(run_id, after=after, limit=1):
+        return Response(status_code=204)  # tells an EventSource not to come back
+    return EventStream(runs.follow(caller.id, run, after=after))

@@ -1,6 +1,7 @@
 """Events as a `text/event-stream` (WHATWG HTML, section 9.2)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from pydantic_core import to_json
 from starlette.responses import StreamingResponse
@@ -15,13 +16,14 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Event | None]) -> None:
+    def __init__(self, events: AsyncGenerator[Event | None, None]) -> None:
         super().__init__(_lines(events), headers={"X-Accel-Buffering": "no"})
 
 
-async def _lines(events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:
-    async for event in events:
-        yield SIGN_OF_LIFE if event is None else format_event(event)
+async def _lines(events: AsyncGenerator[Event | None, None]) -> AsyncIterator[bytes]:
+    async with aclosing(events):
+        async for event in events:
+            yield SIGN_OF_LIFE if event is None else format_event(event)
 
 
 def format_event(event: Event) -> bytes:

@@ -2,7 +2,6 @@
 
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
-
 from model import choose_model
 from tools import calculate, find_order
 

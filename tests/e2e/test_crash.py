@@ -118,7 +118,9 @@ def test_5_a_crash_ends_the_run_it_cut_short_and_those_in_line_go_on(
     assert [senders.answers[n].result().status_code for n in (0, 1)] == [200, 200]
     server.kill()
     third.let_go()
-    assert all(isinstance(answer.exception(), httpx2.TransportError) for answer in senders.answers[2:])
+    assert all(
+        isinstance(answer.exception(), httpx2.TransportError) for answer in senders.answers[2:]
+    )
 
     again = start(folder)
     runs = runs_of(again.http, thread_id)

@@ -55,6 +55,16 @@ def test_the_commands_of_an_example_answer_as_its_readme_says(name, example, sta
     assert "Traceback" not in server.output
 
 
+def test_9_the_example_configuration_serves_the_echo_example(
+    root, tmp_path, start, new_thread, say
+):
+    left_behind = shutil.ignore_patterns("__pycache__", ".agentflow")
+    shutil.copytree(root / "examples" / "echo", tmp_path / "examples" / "echo", ignore=left_behind)
+    shutil.copy(root / "agentflow.json.example", tmp_path / "agentflow.json")
+    server = start(tmp_path)
+    assert say(server.http, new_thread(server.http), "Hello") == "stranger, you said: Hello"
+
+
 class FakeOpenAI(ThreadingHTTPServer):
     """Streams chat completions: first a call of a tool, then an answer, word by word."""
 
@@ -91,7 +101,10 @@ class _Completions(BaseHTTPRequestHandler):
 def _call() -> list[tuple[dict[str, Any], str | None]]:
     function = {"name": "find_order", "arguments": '{"order_id": "B-4"}'}
     call = {"index": 0, "id": "call_1", "type": "function", "function": function}
-    return [({"role": "assistant", "content": None, "tool_calls": [call]}, None), ({}, "tool_calls")]
+    return [
+        ({"role": "assistant", "content": None, "tool_calls": [call]}, None),
+        ({}, "tool_calls"),
+    ]
 
 
 def _answer() -> list[tuple[dict[str, Any], str | None]]:

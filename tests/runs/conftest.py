@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 from agentflow_server.adapters.function import FunctionAgent
 from agentflow_server.engines.embedded import EmbeddedEngine
 from agentflow_server.events.local import LocalEventBus
-from agentflow_server.models import Principal
+from agentflow_server.models import Principal, Run
 from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.runner import Runner, TurnRequest
 from agentflow_server.runs.worker import Worker
@@ -34,8 +34,12 @@ class House:
         thread = await self.store.create_thread("alice", str(uuid7()), metadata={})
         return thread.thread_id
 
-    async def events(self, run_id: str, after: int = 0) -> list[Any]:
-        return [e async for e in self.runner.follow(run_id, after=after) if e is not None]
+    async def run(self, thread_id: str, run_id: str) -> Run:
+        return await self.store.get_run("alice", thread_id, run_id)
+
+    async def events(self, run: Run, after: int = 0) -> list[Any]:
+        found = self.runner.follow("alice", run, after=after)
+        return [event async for event in found if event is not None]
 
 
 @pytest.fixture

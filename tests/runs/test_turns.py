@@ -20,12 +20,12 @@ async def test_deltas_are_stored_in_order_and_read_without_gap(open_house, reque
     async with open_house(agent) as house:
         thread_id = await house.thread()
         started = await house.runner.start(alice, thread_id, request_for("go"))
-        live = await house.events(started.run.run_id)
+        live = await house.events(started.run)
         assert [event.seq for event in live] == list(range(1, 104))
         text = "".join(e.data["delta"] for e in live if e.type == "message.delta")
         assert text == "".join(f"{n} " for n in range(100))
-        assert await house.events(started.run.run_id) == live
-        assert await house.events(started.run.run_id, after=50) == live[50:]
+        assert await house.events(started.run) == live
+        assert await house.events(started.run, after=50) == live[50:]
 
 
 async def test_the_first_delta_does_not_wait_for_a_batch(open_house, request_for, alice):
@@ -39,7 +39,7 @@ async def test_the_first_delta_does_not_wait_for_a_batch(open_house, request_for
     async with open_house(agent) as house:
         started = await house.runner.start(alice, await house.thread(), request_for("go"))
         seen = []
-        async for event in house.runner.follow(started.run.run_id):
+        async for event in house.runner.follow("alice", started.run):
             seen.append(event.type)
             if event.type == "message.delta":
                 hold.set()
@@ -57,7 +57,7 @@ async def test_a_reader_that_falls_behind_catches_up_from_the_store(open_house, 
     async with open_house(agent) as house:
         started = await house.runner.start(alice, await house.thread(), request_for("go"))
         seen = []
-        async for event in house.runner.follow(started.run.run_id):
+        async for event in house.runner.follow("alice", started.run):
             seen.append(event.seq)
             if event.seq == 1:
                 while (
@@ -84,7 +84,7 @@ async def test_what_tools_did_is_told_even_if_json_cannot_say_it(open_house, req
         thread_id = await house.thread()
         turn = await house.runner.send(alice, thread_id, request_for("time?"))
         assert [message["role"] for message in turn.messages] == ["tool", "assistant"]
-        events = await house.events(turn.run_id)
+        events = await house.events(await house.run(thread_id, turn.run_id))
         assert events[1].data == {"name": "clock", "call_id": "c1", "arguments": {"zone": "UTC"}}
         assert events[2].data["result"] == "<object>"
 
@@ -129,9 +129,9 @@ async def test_runs_of_a_dead_process_are_errors_and_waiting_ones_go_on(
             new = NewRun(str(uuid7()), thread_id, "agent", str(uuid7()), text, {}, {}, {})
             ids.append((await house.store.start_run("alice", new)).run.run_id)
     async with open_house(lambda messages, config: messages[-1]["content"] + "!") as house:
-        last = await house.events(ids[2])
+        last = await house.events(await house.run(thread_id, ids[2]))
         assert last[-1].type == "run.completed"
-        dead = await house.events(ids[0])
+        dead = await house.events(await house.run(thread_id, ids[0]))
         assert [event.type for event in dead] == ["run.started", "run.failed"]
         assert dead[-1].data["error"]["code"] == "server_restarted"
         runs = (await house.store.list_runs("alice", thread_id, limit=10)).data
@@ -158,15 +158,15 @@ async def test_a_run_that_outlasts_the_grace_period_is_stopped_and_marked(
         thread_id = await house.thread()
         started = await house.runner.start(alice, thread_id, request_for("go"))
         queued = await house.runner.start(alice, thread_id, request_for("later"))
-        async for event in house.runner.follow(started.run.run_id):
+        async for event in house.runner.follow("alice", started.run):
             if event.type == "message.delta":
                 break
     assert stopped
     async with open_house(lambda messages, config: "resumed") as house:
-        events = await house.events(started.run.run_id)
+        events = await house.events(started.run)
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         assert events[-1].data["error"]["code"] == "server_stopped"
-        assert (await house.events(queued.run.run_id))[-1].type == "run.completed"
+        assert (await house.events(queued.run))[-1].type == "run.completed"
 
 
 async def test_the_end_of_a_run_is_stored_as_soon_as_the_database_works_again(

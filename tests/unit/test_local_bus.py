@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agentflow_server.events.local import BUFFERED_EVENTS, LocalEventBus
+from agentflow_server.events.local import BUFFERED_CHARACTERS, BUFFERED_EVENTS, LocalEventBus
 from agentflow_server.models import Event
 
 
@@ -34,8 +34,20 @@ async def test_a_slow_reader_loses_the_oldest_events_and_can_see_that():
         for seq in range(1, BUFFERED_EVENTS + 11):
             bus.publish([event(seq)])
         received = await subscription.receive(1)
-        assert len(received) == BUFFERED_EVENTS
-        assert received[0].seq == 11
+        assert 0 < len(received) <= BUFFERED_EVENTS
+        assert received[0].seq > 1
+        assert received[-1].seq == BUFFERED_EVENTS + 10
+
+
+async def test_a_slow_reader_of_large_events_holds_little_memory():
+    bus = LocalEventBus()
+    large = "x" * (BUFFERED_CHARACTERS // 2)
+    async with bus.subscribe("r") as subscription:
+        for seq in range(1, 40):
+            bus.publish([Event("r", seq, "custom", {"data": large if seq % 2 else [large]})])
+        received = await subscription.receive(1)
+        assert len(received) <= 2
+        assert received[-1].seq == 39
 
 
 async def test_nothing_is_left_when_the_last_reader_goes():

@@ -33,7 +33,7 @@ class DaemonThreads:
                 loop.call_soon_threadsafe(self._finish, done, outcome)
 
         thread = threading.Thread(
-            target=copy_context().run, args=(work,), name="agentflow-auth", daemon=True
+            target=copy_context().run, args=(work,), name="agentflow-call", daemon=True
         )
         try:
             thread.start()
