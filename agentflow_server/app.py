@@ -1,10 +1,8 @@
 """The composition root: from a config to an ASGI application. Nothing happens at import time."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -13,18 +11,16 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
 from agentflow_server import __version__
-from agentflow_server.adapters import open_agents
-from agentflow_server.auth import install_alias, open_authenticator
+from agentflow_server.auth import install_alias
 from agentflow_server.config import Config, load_config, use_folder
 from agentflow_server.engines.embedded import EmbeddedEngine
-from agentflow_server.errors import ConfigError
 from agentflow_server.events.local import LocalEventBus
-from agentflow_server.interfaces import Agent, Authenticator, Store
+from agentflow_server.interfaces import Store
 from agentflow_server.models import JsonObject
-from agentflow_server.runs.naming import GenerateName, Namer, load_generator
+from agentflow_server.parts import Parts, choose_parts, resource_metadata
+from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.runner import Runner
 from agentflow_server.runs.worker import Worker
-from agentflow_server.stores.sqlite import SqliteStore
 from agentflow_server.web import agents, messages, public, runs, threads
 from agentflow_server.web.door import Door
 from agentflow_server.web.errors import install_error_answers
@@ -32,19 +28,7 @@ from agentflow_server.web.middleware import Edge
 from agentflow_server.web.openapi import build_openapi
 from agentflow_server.web.portal import Portal
 
-T = TypeVar("T")
-
 SECURED = (threads.router, messages.router, runs.router, agents.router)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the config asked for, chosen and checked."""
-
-    authenticator: Authenticator
-    store: Store
-    agents: dict[str, Agent]
-    generate_name: GenerateName | None
 
 
 class AgentflowApp(FastAPI):
@@ -68,15 +52,27 @@ class AgentflowApp(FastAPI):
         self._engine: EmbeddedEngine | None = None
         self._openapi_json: bytes | None = None
         self._portal = Portal(super().__call__, self._open)
-        self.state.door = Door(parts.authenticator)
-        self.state.limits = config.limits
-        self.state.runs_config = config.runs
+        self._set_state()
         install_error_answers(self)
         for router in (public.router, *SECURED):
             self.include_router(router)
         if config.cors.allow_origins:
             self.add_middleware(CORSMiddleware, **config.cors.model_dump())
-        self.add_middleware(Edge)
+        self.add_middleware(
+            Edge,
+            max_header_bytes=config.limits.max_header_bytes,
+            concurrent_requests=config.limits.concurrent_requests,
+        )
+
+    def _set_state(self) -> None:
+        """What the routes read; the runner comes when the app is opened."""
+        metadata_url, metadata = resource_metadata(self.config) or (None, None)
+        self.state.door = Door(self._parts.guards, self._parts.door_rules)
+        self.state.authenticator = self._parts.guards.authenticator
+        self.state.limits = self.config.limits
+        self.state.runs_config = self.config.runs
+        self.state.resource_metadata_url = metadata_url
+        self.state.resource_metadata = metadata
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._is_open or scope["type"] == "lifespan":
@@ -88,7 +84,7 @@ class AgentflowApp(FastAPI):
         return build_openapi(
             self,
             secured=SECURED,
-            security_scheme=self._parts.authenticator.security_scheme,
+            security_schemes=self._parts.guards.authenticator.security_schemes,
             public_url=self.config.public_url,
         )
 
@@ -144,6 +140,11 @@ class AgentflowApp(FastAPI):
 
     async def _open_parts(self, stack: AsyncExitStack) -> Store:
         store = await stack.enter_async_context(self._parts.store)
+        guards = self._parts.guards
+        for part in (guards.audit, guards.limiter, guards.revocations, guards.authenticator):
+            if part is not None:
+                await part.open()
+                stack.push_async_callback(part.close)
         for agent in self._parts.agents.values():
             await agent.open()
             stack.push_async_callback(agent.close)
@@ -160,32 +161,4 @@ def create_app(config: Config | Path | str | None = None) -> AgentflowApp:
         config = load_config(config)
     use_folder(config)
     install_alias()
-    return AgentflowApp(config, _choose_parts(config))
-
-
-def _choose_parts(config: Config) -> Parts:
-    store = SqliteStore(config.database_path)
-    problems: list[str] = []
-
-    def attempt(choose: Callable[[], T]) -> T | None:
-        try:
-            return choose()
-        except ConfigError as exc:
-            problems.extend(exc.problems)
-            return None
-
-    authenticator = attempt(lambda: open_authenticator(config.auth))
-    chosen = attempt(
-        lambda: open_agents(
-            config.agents,
-            database=store,
-            checkpointer=config.checkpointer,
-            store=config.store,
-            durability=config.runs.durability,
-        )
-    )
-    generator_path = config.thread_name_generator
-    generate_name = attempt(lambda: load_generator(generator_path) if generator_path else None)
-    if authenticator is None or chosen is None or problems:
-        raise ConfigError(*problems)
-    return Parts(authenticator, store, chosen, generate_name)
+    return AgentflowApp(config, choose_parts(config))

@@ -22,6 +22,7 @@ from agentflow_server.models import (
     NewRun,
     Page,
     Principal,
+    Quota,
     Revocation,
     Run,
     RunOutcome,
@@ -62,8 +63,16 @@ class Authenticator(ABC):
     credential_required: bool = True
     """False: called with `credential=None` when the request has no Authorization header."""
 
+    name: ClassVar[str] = "custom"
+    """How the method is called in agentflow.json."""
+
     security_scheme: Mapping[str, Any] | None = None
     """The OpenAPI security scheme object; None when nobody is asked for a credential."""
+
+    @property
+    def security_schemes(self) -> Mapping[str, Mapping[str, Any]]:
+        """All ways to send a credential, by name; empty when nobody is asked for one."""
+        return {} if self.security_scheme is None else {self.name: self.security_scheme}
 
     def recognises(self, credential: HTTPAuthorizationCredentials) -> bool:
         """Whether this method is responsible for the credential, judged by its form alone.
@@ -397,14 +406,6 @@ class Authorizer(ABC):
 
         `resource` is the id of the thread in the path, if there is one. Anything raised means no.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """So many hits in so many seconds."""
-
-    amount: int
-    seconds: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,14 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """So many hits in so many seconds."""
+
+    amount: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEvent:
     """One security decision. `time` in seconds since 1970; None and empty fields are left out.
 

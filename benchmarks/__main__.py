@@ -29,7 +29,11 @@ def main() -> int:
         print(f"{time.monotonic() - begun:5.0f} s  {what}", file=sys.stderr)
 
     load_before = os.getloadavg()[0]
-    figures = measure(QUICK if quick else FULL, take_cores(), say)
+    try:
+        figures = measure(QUICK if quick else FULL, take_cores(), say)
+    except RuntimeError as exc:
+        print(exc, file=sys.stderr)
+        return 1
     page = write_report(figures, load=(load_before, os.getloadavg()[0]))
     if quick:
         print(page)

@@ -8,6 +8,12 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+LENGTHS = (0, 100, 1000)
+"""Messages that a thread has when its turns are measured."""
+
+TURNS_PER_THREAD = 10
+"""Few enough that what they add to the thread does not count."""
+
 
 def sync_echo(messages: list[dict[str, Any]]) -> list[str]:
     return answers_to(messages[-1]["content"])

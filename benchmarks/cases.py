@@ -9,14 +9,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Self
 
-from benchmarks.graphs import LENGTHS, TURNS_PER_THREAD
+from benchmarks.agents import LENGTHS, TURNS_PER_THREAD
 from benchmarks.load import Outcome, build_request, run_clients, time_first_delta
-from benchmarks.server import ROOT, Cores, Server
+from benchmarks.server import ROOT, Cores, Memory, Server
 
 LONGEST_RUN = 20.0
 EXAMPLE = "examples.echo.agent:app"
@@ -24,6 +24,13 @@ ASYNC_ECHO = "benchmarks.agents:async_echo"
 LONG_ECHO = "benchmarks.agents:sync_echo"
 STAMPED = "benchmarks.agents:stamped"
 GRAPH = "benchmarks.graphs:app"
+SERVED = (
+    ("function (def)", EXAMPLE, "none"),
+    ("function (def)", EXAMPLE, "jwt"),
+    ("function (async def)", ASYNC_ECHO, "jwt"),
+    ("LangGraph", GRAPH, "none"),
+    ("LangGraph", GRAPH, "jwt"),
+)
 
 Say = Callable[[str], None]
 
@@ -54,7 +61,7 @@ QUICK = Effort(
     graph_turns={1: 40, 16: 10, 64: 10},
     threads=1,
     starts=2,
-    streams=20,
+    streams=10,
 )
 
 
@@ -87,6 +94,8 @@ class Turns:
     auth: str
     clients: int
     rounds: Sequence[Round]
+    memory: float
+    """RSS in MB, afterwards."""
 
     @property
     def best(self) -> Round:
@@ -102,45 +111,41 @@ class Small:
     to_ping: Sequence[float]
     help: Sequence[float]
     fsync: Sequence[float]
-    idle: Sequence[tuple[float, float]]
-    worked: tuple[float, float]
+    idle: Sequence[Memory]
 
 
-@dataclass(slots=True)
+Growth = Mapping[int, Sequence[float]]
+"""Messages that are in the thread already → CPU ms per turn, one figure per round."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
-    """`growth` and `bare`: who → messages already in the thread → CPU ms per turn, each round."""
+    """`growth` is what served agents take, `bare` what a graph takes without a server."""
 
-    turns: list[Turns] = field(default_factory=list)
-    growth: dict[str, Mapping[int, Sequence[float]]] = field(default_factory=dict)
-    bare: dict[str, Mapping[int, Sequence[float]]] = field(default_factory=dict)
-    small: Small | None = None
+    turns: Sequence[Turns]
+    growth: Mapping[str, Growth]
+    bare: Mapping[str, Growth]
+    small: Small
 
 
 def measure(effort: Effort, cores: Cores, say: Say) -> Figures:
     """Takes minutes. Raises RuntimeError when a server does not answer as it should."""
-    figures = Figures()
-    memory = (0.0, 0.0)
-    for name, agent, modes in (
-        ("function (def)", EXAMPLE, ("none", "jwt")),
-        ("function (async def)", ASYNC_ECHO, ("jwt",)),
-        ("LangGraph", GRAPH, ("none", "jwt")),
-    ):
+    return Figures(
+        turns=_measure_all_turns(effort, cores, say),
+        growth=_measure_all_growth(effort, cores, say),
+        bare=_measure_bare(effort, cores, say),
+        small=_measure_small(effort, cores, say),
+    )
+
+
+def _measure_all_turns(effort: Effort, cores: Cores, say: Say) -> list[Turns]:
+    found: list[Turns] = []
+    for name, agent, auth in SERVED:
+        say(f"turns: {name}, auth {auth}")
         amount = effort.graph_turns if agent == GRAPH else effort.turns
-        for auth in modes:
-            say(f"turns: {name}, auth {auth}")
-            with Server(agent, cores=cores, use_jwt=auth == "jwt") as server:
-                figures.turns += _measure_turns(server, name, auth, amount, effort.rounds)
-                if agent == EXAMPLE:
-                    memory = server.memory_mb()
-    for name, agent in (("function", LONG_ECHO), ("LangGraph", GRAPH)):
-        say(f"growth: {name}")
-        with Server(agent, cores=cores) as server:
-            figures.growth[name] = _measure_growth(server, effort)
-    say("bare graph.ainvoke")
-    figures.bare = _measure_bare(effort, cores)
-    say("streaming, start, memory")
-    figures.small = _measure_small(effort, cores, memory)
-    return figures
+        with Server(agent, cores=cores, use_jwt=auth == "jwt") as server:
+            found += _measure_turns(server, name, auth, amount, effort.rounds)
+    return found
 
 
 def _measure_turns(
@@ -151,7 +156,8 @@ def _measure_turns(
     for _ in range(rounds):
         for clients, turns in amount.items():
             found[clients].append(_run_round(server, clients, turns))
-    return [Turns(agent, auth, clients, measured) for clients, measured in found.items()]
+    rss = server.read_memory().rss
+    return [Turns(agent, auth, clients, measured, rss) for clients, measured in found.items()]
 
 
 def _run_round(server: Server, clients: int, turns: int) -> Round:
@@ -188,7 +194,16 @@ def _turn(thread_id: str, content: str, token: str | None, *, stream: bool = Fal
     return build_request("POST", f"/threads/{thread_id}/messages", body, token)
 
 
-def _measure_growth(server: Server, effort: Effort) -> dict[int, list[float]]:
+def _measure_all_growth(effort: Effort, cores: Cores, say: Say) -> dict[str, Growth]:
+    found: dict[str, Growth] = {}
+    for name, agent in (("function", LONG_ECHO), ("LangGraph", GRAPH)):
+        say(f"growth: {name}")
+        with Server(agent, cores=cores) as server:
+            found[name] = _measure_growth(server, effort)
+    return found
+
+
+def _measure_growth(server: Server, effort: Effort) -> Growth:
     found: dict[int, list[float]] = defaultdict(list)
     _run_round(server, 1, 50)
     for _ in range(effort.rounds):
@@ -206,7 +221,8 @@ def _run_long(server: Server, length: int, threads: int) -> float:
     return _run_measured(server, [_flatten(turns)]).cpu
 
 
-def _measure_bare(effort: Effort, cores: Cores) -> dict[str, Mapping[int, Sequence[float]]]:
+def _measure_bare(effort: Effort, cores: Cores, say: Say) -> dict[str, Growth]:
+    say("bare graph.ainvoke")
     command = [sys.executable, "-m", "benchmarks.graphs", str(effort.rounds), str(effort.threads)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         os.sched_setaffinity(process.pid, {cores.server})
@@ -217,20 +233,20 @@ def _measure_bare(effort: Effort, cores: Cores) -> dict[str, Mapping[int, Sequen
     }
 
 
-def _measure_small(effort: Effort, cores: Cores, memory: tuple[float, float]) -> Small:
+def _measure_small(effort: Effort, cores: Cores, say: Say) -> Small:
+    say("streaming, start, memory")
     to_ping, idle = [], []
     for _ in range(effort.starts):
         with Server(EXAMPLE, cores=cores) as server:
             to_ping.append(server.seconds_to_ping)
             time.sleep(0.3)
-            idle.append(server.memory_mb())
+            idle.append(server.read_memory())
     return Small(
         first_deltas=_measure_stream(effort, cores),
         to_ping=to_ping,
         help=[_time_help() for _ in range(effort.starts)],
         fsync=_time_fsync(),
         idle=idle,
-        worked=memory,
     )
 
 
@@ -255,17 +271,16 @@ def _time_help() -> float:
 def _time_fsync() -> list[float]:
     """What the disk takes to make 4 kB durable: the floor of every durable turn."""
     taken = []
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile(prefix="agentflow-", buffering=0) as file:
         for _ in range(50):
-            file.write(bytes(4096))
-            file.flush()
             begun = time.perf_counter()
-            os.fsync(file.fileno())
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
             taken.append(time.perf_counter() - begun)
     return taken
 
 
-def growth_per_message(lengths: Mapping[int, Sequence[float]]) -> float:
+def growth_per_message(lengths: Growth) -> float:
     """Microseconds of CPU per turn for each message that is in the thread already."""
     longest = max(LENGTHS)
     return (min(lengths[longest]) - min(lengths[0])) * 1000 / longest

@@ -18,10 +18,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from benchmarks.agents import answers_to
-
-LENGTHS = (0, 100, 1000)
-TURNS_PER_THREAD = 10
+from benchmarks.agents import LENGTHS, TURNS_PER_THREAD, answers_to
 
 
 async def _echo(state: MessagesState) -> dict[str, Any]:

@@ -9,12 +9,16 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from benchmarks.agents import LENGTHS
 from benchmarks.cases import Figures, Round, Small, growth_per_message, typical
-from benchmarks.graphs import LENGTHS, TURNS_PER_THREAD
 
 PACKAGES = (
     *("agentflow-server", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic"),
     *("pyjwt", "langgraph", "langgraph-checkpoint", "langchain-core"),
+)
+TURN_COLUMNS = (
+    *("agent", "auth", "clients"),
+    *("CPU ms (median)", "p50 ms", "p99 ms", "turns/s", "RSS MB"),
 )
 
 
@@ -41,33 +45,32 @@ class Budget:
 
 
 def list_budgets(figures: Figures) -> list[Budget]:
-    small = _small(figures)
-    bare = min(figures.bare["InMemorySaver"][0])
-    graph_growth = growth_per_message(figures.growth["LangGraph"])
-    growth = growth_per_message(figures.growth["function"])
-    own = growth_per_message(figures.bare["InMemorySaver"])
+    small = figures.small
+    alone = _best(figures, "function (def)", "jwt", 1)
     busy = _best(figures, "function (def)", "jwt", 16)
+    graph = _best(figures, "LangGraph", "jwt", 1)
+    bare = min(figures.bare["InMemorySaver"][0])
+    added = growth_per_message(figures.growth["LangGraph"])
+    growth = {name: growth_per_message(lengths) for name, lengths in figures.bare.items()}
     return [
         Budget("CPU per durable turn, JWT, 16 clients", 1.4, busy.cpu, "ms"),
-        Budget(
-            "CPU per durable turn, JWT, 1 client",
-            2.5,
-            _best(figures, "function (def)", "jwt", 1).cpu,
-            "ms",
-        ),
+        Budget("CPU per durable turn, JWT, 1 client", 2.5, alone.cpu, "ms"),
         Budget("turns per second, JWT, 16 clients", 700, busy.per_second, "/s", at_least=True),
+        Budget("LangGraph turn, JWT, 1 client, above `ainvoke`", 2.5, graph.cpu - bare, "ms"),
         Budget(
-            "CPU per LangGraph turn, JWT, 1 client, above bare `ainvoke`",
-            2.5,
-            _best(figures, "LangGraph", "jwt", 1).cpu - bare,
-            "ms",
+            "growth per message in the thread, function",
+            5,
+            growth_per_message(figures.growth["function"]),
+            "µs",
         ),
-        Budget("growth per message in the thread, function", 5, growth, "µs"),
-        Budget("the same, LangGraph, above bare `ainvoke`", 5, graph_growth - own, "µs"),
+        *(
+            Budget(f"the same, LangGraph, above `ainvoke` with {name}", 5, added - own, "µs")
+            for name, own in growth.items()
+        ),
         Budget("first streamed byte after the first delta", 3, _ms(small.first_deltas), "ms"),
         Budget("`agentflow --help`", 0.4, typical(small.help), "s"),
         Budget("start to the first `/ping`", 1.5, typical(small.to_ping), "s"),
-        Budget("idle memory (RSS)", 80, typical([rss for rss, _ in small.idle]), "MB"),
+        Budget("idle memory (RSS)", 80, typical([memory.rss for memory in small.idle]), "MB"),
     ]
 
 
@@ -76,13 +79,11 @@ def write_report(figures: Figures, *, load: tuple[float, float]) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `make bench`. One server process on one core, the load generator on another,",
-        "real HTTP over 127.0.0.1, every turn durable in SQLite (`synchronous=FULL`).",
-        "CPU is user and system time of all the server's threads. Of several rounds the table",
-        "shows the one with the least CPU, the least disturbed one, and the median CPU beside it.",
-        f"A thread gets {TURNS_PER_THREAD} turns, so length does not matter except where it is measured.",
+        "Written by `make bench`; [README.md](README.md) says how it is measured, and where the time",
+        "goes. CPU is user and system time of the whole server process, in the least disturbed of",
+        "several rounds; the median of the rounds is beside it.",
         "",
-        *_table(("", ""), _describe_machine(load, _small(figures))),
+        *_table(("", ""), _describe_machine(load, figures.small)),
         "## Budgets",
         "",
         *_table(
@@ -90,13 +91,11 @@ def write_report(figures: Figures, *, load: tuple[float, float]) -> str:
         ),
         "## Echo turns",
         "",
-        *_table(
-            ("agent", "auth", "clients", "CPU ms (median)", "p50 ms", "p99 ms", "turns/s"),
-            _describe_turns(figures),
-        ),
+        *_table(TURN_COLUMNS, _describe_turns(figures)),
         "## Growth with the thread's length",
         "",
-        "CPU ms per turn with one client; `ainvoke` is the same graph called without a server.",
+        "CPU ms per turn with one client; `ainvoke` is the same graph called without a server, with",
+        "LangGraph's own savers: one that keeps everything in memory, and its SQLite one.",
         "",
         *_table(
             ("", *(f"{length:,} messages" for length in LENGTHS), "µs per message"),
@@ -104,7 +103,7 @@ def write_report(figures: Figures, *, load: tuple[float, float]) -> str:
         ),
         "## Streaming, start, memory",
         "",
-        *_table(("", "median", "best", "worst"), _describe_small(_small(figures))),
+        *_table(("", "median", "best", "worst"), _describe_small(figures.small)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -124,7 +123,7 @@ def _describe_machine(load: tuple[float, float], small: Small) -> Iterator[tuple
     yield "date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     yield "processor", f"{len(models)} × {models[0] if models else platform.machine()}"
     yield "load average", f"{load[0]:.1f} before, {load[1]:.1f} after"
-    yield "disk", f"{_file_system()}; write and fsync of 4 kB: {_ms(small.fsync):.2f} ms"
+    yield "disk", f"{_file_system()}; a durable write of 4 kB: {_ms(small.fsync):.2f} ms"
     yield "system", f"{system}, Linux {platform.release().partition('-')[0]}"
     yield "Python", f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     yield "packages", ", ".join(_versions())
@@ -160,6 +159,7 @@ def _describe_turns(figures: Figures) -> Iterator[tuple[str, ...]]:
             f"{best.p50:.1f}",
             f"{best.p99:.1f}",
             f"{best.per_second:.0f}",
+            f"{turns.memory:.0f}",
         )
 
 
@@ -179,10 +179,8 @@ def _describe_small(small: Small) -> Iterator[tuple[str, ...]]:
         ("first streamed byte after the first delta", small.first_deltas, "ms", 1000),
         ("`agentflow --help`", small.help, "s", 1),
         ("start to the first `/ping`", small.to_ping, "s", 1),
-        ("idle, RSS", [rss for rss, _ in small.idle], "MB", 1),
-        ("idle, PSS", [pss for _, pss in small.idle], "MB", 1),
-        ("after all turns, RSS", [small.worked[0]], "MB", 1),
-        ("after all turns, PSS", [small.worked[1]], "MB", 1),
+        ("idle, RSS", [memory.rss for memory in small.idle], "MB", 1),
+        ("idle, PSS", [memory.pss for memory in small.idle], "MB", 1),
     ):
         shown = (typical(values), min(values), max(values))
         digits = 1 if unit == "MB" else 2
@@ -192,12 +190,6 @@ def _describe_small(small: Small) -> Iterator[tuple[str, ...]]:
 def _best(figures: Figures, agent: str, auth: str, clients: int) -> Round:
     wanted = (agent, auth, clients)
     return next(t.best for t in figures.turns if (t.agent, t.auth, t.clients) == wanted)
-
-
-def _small(figures: Figures) -> Small:
-    if figures.small is None:
-        raise ValueError("the figures are not complete")
-    return figures.small
 
 
 def _ms(seconds: Sequence[float]) -> float:

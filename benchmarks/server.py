@@ -30,6 +30,14 @@ class Cores:
     load: int
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """In MB of 10^6 bytes; PSS counts what several processes share only in part."""
+
+    rss: float
+    pss: float
+
+
 def take_cores() -> Cores:
     """Pins this process, the load generator."""
     available = sorted(os.sched_getaffinity(0))
@@ -90,12 +98,10 @@ class Server:
         # The clock id that clock_getcpuclockid(3) makes of a process id.
         return time.clock_gettime((~self.pid << 3) | 2)
 
-    def memory_mb(self) -> tuple[float, float]:
-        """RSS and PSS, in MB of 10^6 bytes."""
+    def read_memory(self) -> Memory:
         lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
         fields = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
-        rss, pss = (int(fields[name].split()[0]) * 1024 / 1e6 for name in ("Rss", "Pss"))
-        return rss, pss
+        return Memory(*(int(fields[name].split()[0]) * 1024 / 1e6 for name in ("Rss", "Pss")))
 
     def _command(self, folder: Path) -> list[str]:
         auth = "none" if self._secret is None else "jwt"

@@ -11,6 +11,8 @@ from agentflow_server.models import ANONYMOUS, Principal
 class NoAuth(Authenticator):
     """Ignores the Authorization header, whatever it says."""
 
+    name = "none"
+
     credential_required = False
 
     async def authenticate(

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentflow_server.auth.alias import accepted_bases, install_alias
 from agentflow_server.errors import ConfigError
-from agentflow_server.importing import load
+from agentflow_server.importing import is_async_callable, load
 from agentflow_server.interfaces import BaseAuth
 
 SETTING = "auth.path"
@@ -46,6 +46,26 @@ def takes_request(authenticate: Callable[..., Any]) -> bool:
         f"{SETTING}: authenticate must take (res, credential) or (request, res, credential), "
         f"found {signature}"
     )
+
+
+def find_recogniser(backend: BaseAuth) -> Callable[[str], object] | None:
+    """The backend's own `recognises(credential)`, if it has one. Raises ConfigError.
+
+    Among several methods it says, quickly and from the text alone, whether a credential is the
+    backend's to judge.
+    """
+    recognise: Callable[[str], object] | None = getattr(backend, "recognises", None)
+    if recognise is None:
+        return None
+    try:
+        fits = _accepts(inspect.signature(recognise), 1)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits or is_async_callable(recognise):
+        raise ConfigError(
+            f"{SETTING}: recognises must be a plain method that takes the credential alone"
+        )
+    return recognise
 
 
 def _accepts(signature: inspect.Signature, count: int) -> bool:

@@ -11,6 +11,8 @@ from agentflow_server.models import Principal
 
 MAX_USER_ID = 256
 MAX_DEPTH = 20
+SCOPE_CLAIMS = ("scope", "scp", "scopes", "permissions")
+ROLE_CLAIMS = ("roles",)
 
 
 def read_user_id(value: object) -> str:
@@ -47,4 +49,37 @@ def read_principal(claims: Mapping[Any, Any]) -> Principal:
     """
     user_id = read_user_id(claims.get("user_id"))
     copy = strict_json.parse(to_json(claims), max_depth=MAX_DEPTH)
-    return Principal(user_id, {**copy, "user_id": user_id})
+    return Principal(
+        user_id,
+        {**copy, "user_id": user_id},
+        scopes=find_words(copy, SCOPE_CLAIMS, split=True),
+        roles=find_words(copy, ROLE_CLAIMS),
+        method="custom",
+    )
+
+
+def find_claim(claims: Mapping[str, Any], name: str) -> Any:
+    """The claim of that name, else the one at the end of that path; None if there is neither."""
+    if name in claims or "." not in name:
+        return claims.get(name)
+    found: Any = claims
+    for step in name.split("."):
+        if not isinstance(found, dict):
+            return None
+        found = found.get(step)
+    return found
+
+
+def find_words(
+    claims: Mapping[str, Any], names: tuple[str, ...], *, split: bool = False
+) -> frozenset[str]:
+    """All strings under these claims; what is neither a string nor a list of them grants nothing."""
+    words: set[str] = set()
+    for name in names:
+        match find_claim(claims, name):
+            case str(text):
+                words.update(text.split(" ") if split else (text,))
+            case list(members):
+                words.update(member for member in members if isinstance(member, str))
+    words.discard("")
+    return frozenset(words)

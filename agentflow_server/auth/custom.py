@@ -12,7 +12,7 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
 
-from agentflow_server.auth.backend import takes_request
+from agentflow_server.auth.backend import find_recogniser, takes_request
 from agentflow_server.auth.claims import read_principal
 from agentflow_server.auth.redaction import describe_failure, redact
 from agentflow_server.daemon_threads import DaemonThreads
@@ -34,8 +34,18 @@ class CustomAuth(Authenticator):
     finds them all taken waits, within the same timeout.
     """
 
-    def __init__(self, backend: BaseAuth, *, timeout: float = 5.0, threads: int = 40) -> None:
-        """Raises ConfigError when the signature of `authenticate` is neither form."""
+    def __init__(
+        self,
+        backend: BaseAuth,
+        *,
+        timeout: float = 5.0,
+        threads: int = 40,
+        reserved: tuple[str, ...] = (),
+    ) -> None:
+        """`reserved` are beginnings of user ids that belong to another method's issuer.
+
+        Raises ConfigError when the signature of `authenticate` is neither form.
+        """
         self.security_scheme = {"type": "http", "scheme": "bearer"}
         # An old package's BaseAuth does not know the attribute.
         self.credential_required = getattr(backend, "credential_required", True)
@@ -43,8 +53,27 @@ class CustomAuth(Authenticator):
         self._call: Callable[..., Any] = backend.authenticate
         self._takes_request = takes_request(backend.authenticate)
         self._is_async = is_async_callable(backend.authenticate)
+        self._recognise = find_recogniser(backend)
         self._timeout = timeout
         self._threads = DaemonThreads(threads)
+        self._reserved = reserved
+
+    def recognises(self, credential: HTTPAuthorizationCredentials) -> bool:
+        """Every bearer token, unless the backend has a `recognises(credential)` that says no.
+
+        Raises AuthUnavailable when that fails: the next method must not decide in its place.
+        """
+        if credential.scheme.lower() != "bearer":
+            return False
+        if self._recognise is None:
+            return True
+        sent = credential.credentials
+        try:
+            return bool(self._recognise(sent))
+        except Exception as exc:  # noqa: BLE001 - it is logged and raised below
+            # The user's own code, as in `_ask`.
+            log.error("%s.recognises failed\n%s", self._name, describe_failure(exc, sent))  # noqa: TRY400
+            raise AuthUnavailable(reason="backend_failed") from None
 
     async def authenticate(
         self,
@@ -98,12 +127,16 @@ class CustomAuth(Authenticator):
                 message = NotAuthenticated.INVALID if sent else NotAuthenticated.MISSING
                 raise NotAuthenticated(message, reason="refused", token_sent=bool(sent))
             case dict() if not answer:
-                return Principal(ANONYMOUS)
+                return Principal(ANONYMOUS, method="custom")
             case dict():
                 try:
-                    return read_principal(answer)
+                    principal = read_principal(answer)
                 except ValueError as exc:
                     problem = redact(str(exc), sent)
+                else:
+                    if not principal.id.startswith(self._reserved):
+                        return principal
+                    problem = "the user id belongs to another method's issuer"
             case _:
                 problem = f"expected a dict or None, got {type(answer).__name__}"
         if inspect.iscoroutine(answer):

@@ -1,59 +1,77 @@
-"""Mode jwt: bearer tokens signed with the one configured key."""
+"""Mode jwt: bearer tokens signed with a key that we trust."""
 
-import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from fastapi import Response
 from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials
-from pydantic_core import from_json
 
 from agentflow_server.auth.cache import TokenCache, VerifiedToken
-from agentflow_server.auth.claims import read_user_id
-from agentflow_server.auth.keys import VerifyingKey
-from agentflow_server.auth.token import open_token, parse_object
-from agentflow_server.errors import NotAuthenticated
+from agentflow_server.auth.claim_rules import ClaimRules, judge_claims
+from agentflow_server.auth.key_set import KeySource
+from agentflow_server.auth.token import (
+    BASIC_TYPE,
+    NoKeyFits,
+    is_compact,
+    normal_type,
+    open_token,
+    parse_object,
+    peek,
+)
+from agentflow_server.errors import AuthUnavailable, NotAuthenticated
 from agentflow_server.interfaces import Authenticator
-from agentflow_server.models import JsonObject, Principal
-
-log = logging.getLogger(__name__)
-
-LAST_SECOND = 1e11
-"""Later times are milliseconds, or a trick."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimRules:
-    """What the claims of a good token look like.
-
-    `leeway` (seconds) forgives a sender's clock that is ahead of ours: it applies to `nbf` and
-    `iat`, never to `exp`. Without `user_id_claim` the caller is `user_id`, else `sub`.
-    """
-
-    issuer: str | None = None
-    audience: frozenset[str] = frozenset()
-    user_id_claim: str | None = None
-    leeway: float = 5.0
+from agentflow_server.models import Principal
 
 
 class JwtAuth(Authenticator):
-    """Accepts a token when the configured key signed it and its claims follow the rules."""
+    """Accepts a token when a key of `source` signed it and its claims follow the rules.
+
+    Its `typ`, if it has one, is JWT or `token_type`. With an issuer in the rules it recognises
+    that issuer's tokens, else every JWT but those of `foreign_issuers`, which have a method of
+    their own.
+    """
+
+    name = "jwt"
 
     def __init__(
         self,
-        key: VerifyingKey,
+        source: KeySource,
         rules: ClaimRules | None = None,
         *,
+        token_type: str = BASIC_TYPE,
+        foreign_issuers: frozenset[str] = frozenset(),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.security_scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-        self._key = key
-        self._rules = rules or ClaimRules()
+        self.rules = rules or ClaimRules()
+        self.source = source
+        self.types = frozenset({BASIC_TYPE, normal_type(token_type)})
+        self._foreign_issuers = foreign_issuers
         self._clock = clock
         self._cache = TokenCache()
+        # The cache belongs to these keys: with others, everything is verified anew.
+        self._keys: object = None
+
+    async def open(self) -> None:
+        await self.source.open()
+
+    async def close(self) -> None:
+        await self.source.close()
+
+    def problems(self) -> Sequence[str]:
+        return self.source.problems()
+
+    def recognises(self, credential: HTTPAuthorizationCredentials) -> bool:
+        token = credential.credentials
+        if credential.scheme.lower() != "bearer" or not is_compact(token):
+            return False
+        if self.rules.issuer is None and not self._foreign_issuers:
+            return True
+        issuer = _peek_issuer(token)
+        if self.rules.issuer is None:
+            return issuer not in self._foreign_issuers
+        return issuer == self.rules.issuer
 
     async def authenticate(
         self,
@@ -63,97 +81,52 @@ class JwtAuth(Authenticator):
     ) -> Principal:
         if credential is None:
             raise NotAuthenticated(NotAuthenticated.MISSING, reason="missing", token_sent=False)
+        token, now = credential.credentials, self._clock()
+        if self.source.is_overdue(now):
+            await self.source.renew(now)
         # Inline: it takes less than handing it to a thread would.
-        return self.verify(credential.credentials)
+        try:
+            return self.verify(token)
+        except NoKeyFits:
+            if not await self.source.renew(now):
+                raise
+        return self.verify(token)
 
     def verify(self, token: str) -> Principal:
-        """The principal with the token's whole payload as claims.
+        """The principal with the token's whole payload as claims, by the keys we have now.
 
-        Raises NotAuthenticated and nothing else.
+        Raises NotAuthenticated, or AuthUnavailable when there are no keys; nothing else.
         """
         try:
-            verified = self._find_verified(token)
-            claims = from_json(verified.payload)
-        except NotAuthenticated:
+            return self._find_verified(token).make_principal()
+        except (NotAuthenticated, AuthUnavailable):
             raise
         except Exception as exc:
             # The libraries beneath raise far outside their own error trees on hostile input
             # (TypeError, AttributeError, UnicodeError, …); whatever it is, it is no identity.
             raise NotAuthenticated(reason="unverifiable") from exc
-        return Principal(verified.user_id, {**claims, "user_id": verified.user_id})
 
     def _find_verified(self, token: str) -> VerifiedToken:
         now = self._clock()
+        keys = self.source.current(now)
+        if keys is not self._keys:
+            self._cache, self._keys = TokenCache(), keys
         verified = self._cache.find(token, now)
         if verified is None:
-            verified = self._verify(token, now)
+            payload = open_token(token, keys, types=self.types)
+            claims = parse_object(payload, reason="bad_payload")
+            verdict = judge_claims(claims, self.rules, now)
+            verified = VerifiedToken(
+                payload, verdict.caller, verdict.valid_from, verdict.valid_until
+            )
             self._cache.remember(token, verified, now)
         return verified
 
-    def _verify(self, token: str, now: float) -> VerifiedToken:
-        payload = open_token(token, self._key)
-        claims = parse_object(payload, reason="bad_payload")
-        _check_origin(claims, self._rules)
-        verified = VerifiedToken(
-            payload,
-            _find_user_id(claims, self._rules.user_id_claim),
-            valid_from=_find_start(claims) - self._rules.leeway,
-            valid_until=_find_end(claims),
-        )
-        if now < verified.valid_from:
-            raise NotAuthenticated(reason="not_yet_valid")
-        # Last, so that "expired" is only ever said of a token that was good once.
-        if now >= verified.valid_until:
-            raise NotAuthenticated(NotAuthenticated.EXPIRED, reason="expired")
-        return verified
 
-
-def _check_origin(claims: JsonObject, rules: ClaimRules) -> None:
-    if not isinstance(claims.get("jti", ""), str):
-        raise NotAuthenticated(reason="bad_jti")
-    if rules.issuer is not None and claims.get("iss") != rules.issuer:
-        raise NotAuthenticated(reason="issuer_mismatch")
-    if rules.audience:
-        _check_audience(claims.get("aud", []), rules.audience)
-    elif "aud" in claims:
-        log.warning(
-            "refused a token that is meant for a certain audience (`aud`): to accept it, name "
-            "that audience in JWT_AUDIENCE"
-        )
-        raise NotAuthenticated(reason="audience_not_configured")
-
-
-def _check_audience(found: Any, accepted: frozenset[str]) -> None:
-    members = found if isinstance(found, list) else [found]
-    if not all(isinstance(member, str) for member in members):
-        raise NotAuthenticated(reason="bad_aud")
-    if accepted.isdisjoint(members):
-        raise NotAuthenticated(reason="audience_mismatch")
-
-
-def _find_user_id(claims: JsonObject, configured: str | None) -> str:
-    name = configured or ("user_id" if "user_id" in claims else "sub")
+def _peek_issuer(token: str) -> str | None:
+    """What the token says of itself, unverified: good for choosing who is to verify it."""
     try:
-        return read_user_id(claims.get(name))
-    except ValueError:
-        raise NotAuthenticated(reason="bad_user_id") from None
-
-
-def _find_start(claims: JsonObject) -> float:
-    times = [_read_time(claims, name) for name in ("nbf", "iat") if name in claims]
-    return max(times, default=0.0)
-
-
-def _find_end(claims: JsonObject) -> float:
-    if "exp" not in claims:
-        raise NotAuthenticated(reason="exp_missing")
-    return _read_time(claims, "exp")
-
-
-def _read_time(claims: JsonObject, name: str) -> float:
-    match claims[name]:
-        case bool():
-            pass
-        case int() | float() as seconds if 0 <= seconds < LAST_SECOND:
-            return seconds
-    raise NotAuthenticated(reason=f"bad_{name}")
+        issuer = peek(token)[1].get("iss")
+    except NotAuthenticated:
+        return None
+    return issuer if isinstance(issuer, str) else None

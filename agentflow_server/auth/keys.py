@@ -40,10 +40,11 @@ _VERIFIERS = {name: get_default_algorithms()[name] for name in ALGORITHMS}
 
 @dataclass(frozen=True, slots=True)
 class VerifyingKey:
-    """A key and the only algorithm it is ever used with."""
+    """A key and the only algorithm it is ever used with; `key_id` is what tokens call it (`kid`)."""
 
     algorithm: str
     material: bytes | PublicKey = field(repr=False)
+    key_id: str | None = field(default=None, repr=False)
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """PyJWT compares MACs in constant time; ECDSA and RSA compare nothing secret."""
@@ -55,6 +56,7 @@ def load_key(
     algorithm: str,
     *,
     variable: str = "JWT_SECRET_KEY",
+    key_id: str | None = None,
     allow_weak_secret: bool = False,
 ) -> VerifyingKey:
     """The key that `text` holds: a shared secret for HS*, one PEM key for RS* and ES*.
@@ -66,34 +68,35 @@ def load_key(
         raise ConfigError(f"JWT_ALGORITHM: expected one of {known}, found {algorithm!r}")
     try:
         if algorithm in SECRET_BYTES:
-            return VerifyingKey(algorithm, _read_secret(text, algorithm, allow_weak_secret))
-        return VerifyingKey(algorithm, _read_public_key(text, algorithm, variable))
-    except _BadKey as exc:
+            secret = _read_secret(text, algorithm, allow_weak_secret)
+            return VerifyingKey(algorithm, secret, key_id)
+        return VerifyingKey(algorithm, _read_public_key(text, algorithm, variable), key_id)
+    except BadKey as exc:
         raise ConfigError(f"{variable}: {exc}") from None
 
 
-class _BadKey(Exception):
+class BadKey(Exception):
     """Why a key is refused, without the key."""
 
 
 def _read_secret(text: str, algorithm: str, allow_weak: bool) -> bytes:
     # The first three are mistakes rather than weaknesses: nothing allows them.
     if not text.strip():
-        raise _BadKey(f"it is empty; {ADVICE}")
+        raise BadKey(f"it is empty; {ADVICE}")
     if kind := _recognise_key(text.strip()):
-        raise _BadKey(
+        raise BadKey(
             f"it holds {kind}, but {algorithm} wants a shared secret; for this key, give the PEM "
             "and set JWT_ALGORITHM to RS256, ES256, …"
         )
     if text != text.strip():
-        raise _BadKey("it begins or ends with white space")
+        raise BadKey("it begins or ends with white space")
     try:
         secret = text.encode()
     except UnicodeEncodeError:
-        raise _BadKey(f"it is not UTF-8 text; {ADVICE}") from None
+        raise BadKey(f"it is not UTF-8 text; {ADVICE}") from None
     weakness = find_weakness(secret, algorithm)
     if weakness and not allow_weak:
-        raise _BadKey(f"the secret {weakness}; {ADVICE}")
+        raise BadKey(f"the secret {weakness}; {ADVICE}")
     return secret
 
 
@@ -171,7 +174,7 @@ def _read_public_key(text: str, algorithm: str, variable: str) -> PublicKey:
     pem = text.replace("\\r", "").replace("\\n", "\n").strip()
     labels = re.findall(r"-----BEGIN ([A-Z0-9 ]*KEY)-----", pem)
     if len(labels) != 1:
-        raise _BadKey(f"{algorithm} wants exactly one key as PEM, found {len(labels) or 'none'}")
+        raise BadKey(f"{algorithm} wants exactly one key as PEM, found {len(labels) or 'none'}")
     is_private = labels[0].endswith("PRIVATE KEY")
     key = _load_pem(pem.encode(errors="replace"), is_private)
     if is_private:
@@ -180,7 +183,7 @@ def _read_public_key(text: str, algorithm: str, variable: str) -> PublicKey:
             "server the public key alone (openssl pkey -pubout)",
             variable,
         )
-    return _accept(key, algorithm)
+    return accept_public_key(key, algorithm)
 
 
 def _load_pem(pem: bytes, is_private: bool) -> object:
@@ -189,14 +192,15 @@ def _load_pem(pem: bytes, is_private: bool) -> object:
             return load_pem_private_key(pem, password=None).public_key()
         return load_pem_public_key(pem)
     except TypeError:
-        raise _BadKey("the PEM key is encrypted; give the server the public key") from None
+        raise BadKey("the PEM key is encrypted; give the server the public key") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise _BadKey(
+        raise BadKey(
             "the PEM key cannot be read; in one line, write its line breaks as \\n"
         ) from None
 
 
-def _accept(key: object, algorithm: str) -> PublicKey:
+def accept_public_key(key: object, algorithm: str) -> PublicKey:
+    """The key, if it is good for the algorithm. Raises BadKey."""
     match key:
         case rsa.RSAPublicKey() if algorithm in RSA_ALGORITHMS:
             problem = _find_rsa_weakness(key)
@@ -204,9 +208,9 @@ def _accept(key: object, algorithm: str) -> PublicKey:
             problem = _find_wrong_curve(key, CURVES[algorithm])
         case _:
             wanted = "an RSA" if algorithm in RSA_ALGORITHMS else "an EC"
-            raise _BadKey(f"{algorithm} wants {wanted} key, found {type(key).__name__}")
+            raise BadKey(f"{algorithm} wants {wanted} key, found {type(key).__name__}")
     if problem:
-        raise _BadKey(f"{problem} ({algorithm})")
+        raise BadKey(f"{problem} ({algorithm})")
     return key
 
 

@@ -5,35 +5,62 @@ import re
 from typing import Any
 
 from agentflow_server import strict_json
-from agentflow_server.auth.keys import VerifyingKey
+from agentflow_server.auth.key_set import KeySet
 from agentflow_server.errors import NotAuthenticated
+from agentflow_server.models import JsonObject
 
 MAX_TOKEN = 16 * 1024
 MAX_DEPTH = 20
+BASIC_TYPE = "jwt"
 
 # The payload may be empty here: RFC 7515 allows it, and no JSON reader will.
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
-_TYPES = frozenset({"jwt", "application/jwt"})
 
 # Members that change how a token is read, or that bring a key of the sender's choice.
 _REFUSED = frozenset({"crit", "b64", "zip", "cty", "jku", "x5u", "jwk", "x5c"})
 
 
-def open_token(token: str, key: VerifyingKey) -> bytes:
-    """The payload of a token that `key` signed. Raises NotAuthenticated."""
-    if len(token) > MAX_TOKEN:
-        raise NotAuthenticated(reason="too_long")
-    found = _COMPACT.fullmatch(token)
-    if found is None:
-        raise NotAuthenticated(reason="malformed")
-    header, payload, signature = (_decode(segment) for segment in found.groups())
-    _check_header(parse_object(header, reason="bad_header"), key.algorithm)
-    if not key.verify(token[: found.end(2)].encode(), signature):
-        raise NotAuthenticated(reason="bad_signature")
-    return payload
+class NoKeyFits(NotAuthenticated):
+    """No key we have now has made the signature; one that the issuer has just made might have."""
 
 
-def parse_object(data: bytes, *, reason: str) -> dict[str, Any]:
+def normal_type(typ: str) -> str:
+    """Media types are written in any case, and `application/` may be left out (RFC 7515 4.1.9)."""
+    return typ.lower().removeprefix("application/")
+
+
+def open_token(
+    token: str, keys: KeySet, *, types: frozenset[str] = frozenset({BASIC_TYPE})
+) -> bytes:
+    """The payload of a token that one of `keys` signed, of one of the (normal) `types`.
+
+    Raises NotAuthenticated; NoKeyFits when other keys might give another verdict.
+    """
+    header, payload, message, signature = _split(token)
+    algorithm, key_id = _check_header(parse_object(header, reason="bad_header"), keys, types)
+    candidates = keys.find(key_id, algorithm)
+    if any(key.verify(message, signature) for key in candidates):
+        return payload
+    if keys.is_name(key_id):
+        raise NotAuthenticated(reason="bad_signature" if candidates else "alg_not_allowed")
+    raise NoKeyFits(reason="bad_signature" if candidates else "unknown_key")
+
+
+def is_compact(token: str) -> bool:
+    """Whether the credential has the form of a signed token at all."""
+    return len(token) <= MAX_TOKEN and _COMPACT.fullmatch(token) is not None
+
+
+def peek(token: str) -> tuple[JsonObject, JsonObject]:
+    """Header and payload as the sender wrote them: **nothing here is verified**.
+
+    Good for choosing who verifies and for saying what was refused. Raises NotAuthenticated.
+    """
+    header, payload, _, _ = _split(token)
+    return parse_object(header, reason="bad_header"), parse_object(payload, reason="bad_payload")
+
+
+def parse_object(data: bytes, *, reason: str) -> JsonObject:
     """The JSON object in `data`. Raises NotAuthenticated with `reason`."""
     try:
         value = strict_json.parse(data, max_depth=MAX_DEPTH)
@@ -42,6 +69,17 @@ def parse_object(data: bytes, *, reason: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise NotAuthenticated(reason=reason)
     return value
+
+
+def _split(token: str) -> tuple[bytes, bytes, bytes, bytes]:
+    """Header, payload, what is signed, and the signature."""
+    if len(token) > MAX_TOKEN:
+        raise NotAuthenticated(reason="too_long")
+    found = _COMPACT.fullmatch(token)
+    if found is None:
+        raise NotAuthenticated(reason="malformed")
+    header, payload, signature = (_decode(segment) for segment in found.groups())
+    return header, payload, token[: found.end(2)].encode(), signature
 
 
 def _decode(segment: str) -> bytes:
@@ -55,18 +93,20 @@ def _decode(segment: str) -> bytes:
     return data
 
 
-def _check_header(header: dict[str, Any], algorithm: str) -> None:
-    if header.get("alg") != algorithm:
+def _check_header(
+    header: dict[str, Any], keys: KeySet, types: frozenset[str]
+) -> tuple[str, str | None]:
+    """The algorithm and the name of the key."""
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or algorithm not in keys.algorithms:
         raise NotAuthenticated(reason="alg_not_allowed")
     if not _REFUSED.isdisjoint(header):
         raise NotAuthenticated(reason="header_not_supported")
+    if not isinstance(key_id, str) and "kid" in header:
+        raise NotAuthenticated(reason="bad_kid")
     match header:
-        case {"kid": str()}:
-            pass
-        case {"kid": _}:
-            raise NotAuthenticated(reason="bad_kid")
-    match header:
-        case {"typ": str(typ)} if typ.lower() in _TYPES:
+        case {"typ": str(typ)} if normal_type(typ) in types:
             pass
         case {"typ": _}:
             raise NotAuthenticated(reason="typ_not_allowed")
+    return algorithm, key_id

@@ -7,7 +7,19 @@ import typer
 
 from agentflow_server import __version__
 from agentflow_server.cli.logs import escape, wants_colour
-from agentflow_server.config import Config, CustomAuthConfig, JwtConfig
+from agentflow_server.config import (
+    ApiKeyConfig,
+    AuthConfig,
+    Config,
+    CustomAuthConfig,
+    Discovery,
+    IntrospectionConfig,
+    JwksFile,
+    JwksUrl,
+    JwtConfig,
+    NoAuthConfig,
+    StaticKeys,
+)
 
 
 def summarise(config: Config) -> Mapping[str, str]:
@@ -45,9 +57,31 @@ def _style(text: str, *, bold: bool = False, fg: str | None = None) -> str:
 
 
 def _auth(config: Config) -> str:
-    match config.auth:
-        case JwtConfig(algorithm=algorithm, secret_name=name):
-            return f"JWT, {algorithm}, key from {name}"
+    return "; ".join(map(_method, config.auth))
+
+
+def _method(method: AuthConfig) -> str:
+    match method:
+        case JwtConfig():
+            return f"JWT, {_keys(method)}"
+        case IntrospectionConfig(url=url):
+            return f"introspection, {url}"
+        case ApiKeyConfig():
+            return "API keys"
         case CustomAuthConfig(path=path):
             return f"custom, {path}"
-    return "none: everybody may use this server"
+        case NoAuthConfig():
+            return "none: everybody may use this server"
+
+
+def _keys(method: JwtConfig) -> str:
+    match method.source:
+        case StaticKeys(keys=keys):
+            names = ", ".join(key.name for key in keys)
+            return f"{' and '.join(method.algorithms)}, key from {names}"
+        case JwksFile(path=path):
+            return f"keys from {path}"
+        case JwksUrl(url=url):
+            return f"keys from {url}"
+        case Discovery():
+            return f"issuer {method.issuer}"

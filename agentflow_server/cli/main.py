@@ -9,7 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from agentflow_server import __version__
+from agentflow_server.cli.audit_commands import audit
+from agentflow_server.cli.credential_commands import api_keys, revoke
 from agentflow_server.cli.init import init
+from agentflow_server.cli.options import ConfigFile, Database
 
 app = typer.Typer(
     name="agentflow",
@@ -21,25 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="The configuration; default: $AGENTFLOW_CONFIG, else ./agentflow.json.",
-        show_default=False,
-    ),
-]
 Host = Annotated[
     str | None, typer.Option(help="Address to listen on; default 127.0.0.1.", show_default=False)
 ]
 Port = Annotated[
     int | None,
     typer.Option(help="Default 8000; 0 takes a free one.", min=0, max=65535, show_default=False),
-]
-Database = Annotated[
-    str | None,
-    typer.Option(help="sqlite:///path/to/file.db, instead of the file's.", show_default=False),
 ]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
@@ -127,12 +117,16 @@ def token(
             help="The private key (PEM), when the server has only the public one.",
         ),
     ] = None,
+    kid: Annotated[
+        str | None,
+        typer.Option(help="The id of the configured key; default: the newest.", show_default=False),
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Print a JWT for development, signed with the configured key."""
     from agentflow_server.cli.minting import print_token  # noqa: PLC0415
 
-    print_token(config, user_id=user_id, claims=claim or [], expires=expires, key_file=key)
+    print_token(config, user_id=user_id, claims=claim or [], expires=expires, key_file=key, kid=kid)
 
 
 @app.command()
@@ -156,6 +150,11 @@ def keys(
     from agentflow_server.cli.keygen import write_key_pair  # noqa: PLC0415
 
     write_key_pair(algorithm, out)
+
+
+app.add_typer(api_keys)
+app.add_typer(audit)
+app.command("revoke")(revoke)
 
 
 @app.command()

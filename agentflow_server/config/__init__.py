@@ -1,28 +1,59 @@
 """agentflow.json: read strictly, every problem explained in one line."""
 
-from agentflow_server.config.exposure import exposure_problems, is_loopback
+from agentflow_server.config.addresses import is_loopback
+from agentflow_server.config.exposure import exposure_problems
 from agentflow_server.config.loading import load_config, read_config, use_folder
-from agentflow_server.config.models import (
+from agentflow_server.config.methods import (
+    Algorithm,
+    ApiKeyConfig,
     AuthConfig,
-    Config,
-    CorsConfig,
+    ClaimsConfig,
     CustomAuthConfig,
+    Discovery,
+    IntrospectionConfig,
+    JwksFile,
+    JwksUrl,
     JwtConfig,
-    LimitsConfig,
+    KeyConfig,
+    KeySource,
     NoAuthConfig,
+    StaticKeys,
+)
+from agentflow_server.config.models import Config
+from agentflow_server.config.sections import (
+    AuditConfig,
+    CorsConfig,
+    LimitsConfig,
+    ObservabilityConfig,
+    RateLimitConfig,
+    RolesConfig,
     RunsConfig,
 )
 from agentflow_server.config.showing import effective
 
 __all__ = [
+    "Algorithm",
+    "ApiKeyConfig",
+    "AuditConfig",
     "AuthConfig",
+    "ClaimsConfig",
     "Config",
     "CorsConfig",
     "CustomAuthConfig",
+    "Discovery",
+    "IntrospectionConfig",
+    "JwksFile",
+    "JwksUrl",
     "JwtConfig",
+    "KeyConfig",
+    "KeySource",
     "LimitsConfig",
     "NoAuthConfig",
+    "ObservabilityConfig",
+    "RateLimitConfig",
+    "RolesConfig",
     "RunsConfig",
+    "StaticKeys",
     "effective",
     "exposure_problems",
     "is_loopback",

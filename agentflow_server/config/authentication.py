@@ -1,108 +1,145 @@
-"""The `auth` section and the JWT_ variables → one authentication config."""
+"""The `auth` section and the environment → the methods of authentication, in their order."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
-from agentflow_server.config.environment import JwtEnvironment
+from agentflow_server.config.environment import JwtEnvironment, merge
 from agentflow_server.config.explain import Problems, Sections
-from agentflow_server.config.models import (
+from agentflow_server.config.jwt_keys import KeyContext, find_source
+from agentflow_server.config.method_lists import (
+    check_combination,
+    check_issuers,
+    owner_of_variables,
+)
+from agentflow_server.config.methods import (
+    ApiKeyConfig,
     AuthConfig,
-    CustomAuthConfig,
     JwtConfig,
     JwtSection,
+    MethodSection,
     NoAuthConfig,
+    StaticKeys,
 )
 
 _VARIABLE_ONLY = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+_SECRETS = {"secret_key": "JWT_SECRET_KEY", "client_secret": "CLIENT_SECRET"}
 
 
-def find_literal_secret(raw_auth: Any, problems: Problems) -> bool:
-    """Whether the file itself holds the key; a default in `${VAR:-default}` is one too."""
-    match raw_auth:
-        case {"secret_key": str(written)} if not _VARIABLE_ONLY.fullmatch(written):
-            problems.add(
-                "auth.secret_key",
-                'a secret does not belong into this file; write "${JWT_SECRET_KEY}" and put the '
-                "value into the environment or the env file",
-            )
-            return True
-    return False
+def find_misplaced_secrets(raw_auth: Any, problems: Problems) -> bool:
+    """Whether the file itself holds a secret; a default in `${VAR:-default}` is one too.
+
+    Nor may a secret come where a name belongs, because names are repeated in messages.
+    """
+    before = len(problems.lines)
+    for place, raw in _name_methods(raw_auth):
+        if not isinstance(raw, dict):
+            continue
+        for key, variable in _SECRETS.items():
+            if isinstance(raw.get(key), str) and _variable_in(raw, key) is None:
+                problems.add(
+                    f"{place}.{key}",
+                    f'a secret does not belong into this file; write "${{{variable}}}" and put '
+                    "the value into the environment or the env file",
+                )
+        keys = raw.get("keys")
+        for n, key in enumerate(keys if isinstance(keys, list) else []):
+            match key:
+                case {"secret_env": str(name)} if "$" in name:
+                    problems.add(
+                        f"{place}.keys[{n}].secret_env", "expected a variable's name, without ${}"
+                    )
+    return len(problems.lines) > before
 
 
 def resolve_auth(
-    section: JwtSection | CustomAuthConfig | NoAuthConfig | str | None,
+    section: Any,
     *,
     raw_auth: Any,
+    folder: Path,
     dotenv: Mapping[str, str],
     problems: Problems,
-) -> AuthConfig | None:
+) -> tuple[AuthConfig, ...] | None:
     """None when there are problems."""
-    match section:
-        case CustomAuthConfig():
-            return section
-        case JwtSection():
-            return _resolve_jwt(section, _named_variable(raw_auth), dotenv, problems)
-        case "jwt":
-            return _resolve_jwt(JwtSection(), None, dotenv, problems)
-    return NoAuthConfig()
+    before = len(problems.lines)
+    sections = [_from_word(one) for one in (section if isinstance(section, list) else [section])]
+    raw = _name_methods(raw_auth)
+    places = [place for place, _ in raw]
+    check_combination(places, sections, problems)
+    owner = owner_of_variables(sections)
+    environment = None if owner is None else _read_environment(dotenv, problems)
+    if len(problems.lines) > before:
+        return None
+    methods = [
+        _resolve(
+            one,
+            KeyContext(
+                place=place,
+                folder=folder,
+                variables=merge(dotenv),
+                environment=environment if n == owner else None,
+                secret_name=_variable_in(written, "secret_key") or "JWT_SECRET_KEY",
+                problems=problems,
+            ),
+        )
+        for n, (one, (place, written)) in enumerate(zip(sections, raw, strict=True))
+    ]
+    found = tuple(method for method in methods if method is not None)
+    if len(found) == len(methods):
+        check_issuers(places, found, problems)
+    return found if len(problems.lines) == before else None
 
 
-def _named_variable(raw_auth: Any) -> str | None:
-    match raw_auth:
-        case {"secret_key": str(written)} if match := _VARIABLE_ONLY.fullmatch(written):
+def _name_methods(raw_auth: Any) -> Sequence[tuple[str, Any]]:
+    if isinstance(raw_auth, list):
+        return [(f"auth[{n}]", raw) for n, raw in enumerate(raw_auth)]
+    return [("auth", raw_auth)]
+
+
+def _variable_in(raw: Any, key: str) -> str | None:
+    """The name in `"${NAME}"`, if there is nothing else."""
+    match raw:
+        case dict() if match := _VARIABLE_ONLY.fullmatch(str(raw.get(key))):
             return match[1]
     return None
 
 
-def _resolve_jwt(
-    section: JwtSection, named: str | None, dotenv: Mapping[str, str], problems: Problems
-) -> JwtConfig | None:
-    before = len(problems.lines)
+def _from_word(section: MethodSection | str | None) -> MethodSection:
+    match section:
+        case "jwt":
+            return JwtSection()
+        case "api_key":
+            return ApiKeyConfig()
+        case None | str():
+            return NoAuthConfig()
+    return section
+
+
+def _read_environment(dotenv: Mapping[str, str], problems: Problems) -> JwtEnvironment | None:
     try:
-        environment = JwtEnvironment.read(dotenv)
+        return JwtEnvironment.read(dotenv)
     except ValidationError as error:
         Problems("environment", problems.lines).add_invalid(error, Sections({}))
-        environment = JwtEnvironment.model_construct()
-    name = named or "JWT_SECRET_KEY"
-    secret = _choose_secret(section.secret_key, environment.secret_key, name, problems)
-    algorithm = environment.algorithm or section.algorithm
-    if algorithm is None and secret and "-----BEGIN" in secret.get_secret_value():
-        problems.add(
-            "auth.algorithm",
-            f"is missing: {name} holds a PEM key, so say what it is for, e.g. JWT_ALGORITHM=RS256",
-        )
-    if secret is None or len(problems.lines) > before:
         return None
-    return JwtConfig(
-        algorithm=algorithm or "HS256",
-        secret_key=secret,
-        secret_name=name,
-        issuer=environment.issuer or section.issuer,
-        audience=environment.audience or section.audience,
-        user_id_claim=section.user_id_claim,
-        leeway=section.leeway,
-        allow_weak_secret=section.allow_weak_secret,
-    )
 
 
-def _choose_secret(
-    from_file: SecretStr | None, from_variable: SecretStr | None, name: str, problems: Problems
-) -> SecretStr | None:
-    secret = from_file if from_file is not None else from_variable
-    if secret is None:
-        problems.add(
-            "auth",
-            'JWT_SECRET_KEY is not set; "agentflow secret" makes a good one for the environment '
-            "or the env file",
-        )
-    elif not secret.get_secret_value().strip():
-        problems.add("auth", f'{name} is empty; "agentflow secret" makes a good one')
-    elif from_variable is not None and from_variable != secret:
-        # Two keys: whichever were taken, somebody meant the other one.
-        problems.add("auth.secret_key", f"{name} and JWT_SECRET_KEY differ; set only one of them")
-    else:
-        return secret
-    return None
+def _resolve(section: MethodSection, context: KeyContext) -> AuthConfig | None:
+    return _resolve_jwt(section, context) if isinstance(section, JwtSection) else section
+
+
+def _resolve_jwt(section: JwtSection, context: KeyContext) -> JwtConfig | None:
+    source = find_source(section, context)
+    if source is None:
+        return None
+    values: dict[str, Any] = {
+        name: value for name, value in section if name in JwtConfig.model_fields
+    }
+    del values["algorithms"]
+    if section.algorithms and not isinstance(source, StaticKeys):
+        values["algorithms"] = tuple(section.algorithms)
+    if context.environment is not None and context.environment.audience is not None:
+        values["audience"] = (context.environment.audience,)
+    return JwtConfig(**values | {"source": source, "issuer": context.issuer(section)})

@@ -13,7 +13,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from agentflow_server.config.explain import Problems
 from agentflow_server.config.fields import DatabaseUrl, Host, Text
-from agentflow_server.config.models import Algorithm, LogLevel
+from agentflow_server.config.methods import Algorithm
+from agentflow_server.config.models import LogLevel
 from agentflow_server.config.reading import read_file
 from agentflow_server.errors import ConfigError
 
@@ -57,6 +58,7 @@ class JwtEnvironment(_Environment):
     """What `"auth": "jwt"` reads."""
 
     secret_key: SecretStr | None = Field(default=None, validation_alias="JWT_SECRET_KEY")
+    secret_keys: SecretStr | None = Field(default=None, validation_alias="JWT_SECRET_KEYS")
     algorithm: Algorithm | None = Field(default=None, validation_alias="JWT_ALGORITHM")
     issuer: Text | None = Field(default=None, validation_alias="JWT_ISSUER")
     audience: Text | None = Field(default=None, validation_alias="JWT_AUDIENCE")

@@ -29,12 +29,12 @@ _WHAT = {
     "dict_type": "an object",
     "model_type": "an object",
     "none_required": "null",
+    "too_short": "at least one value",
     "greater_than": "a number above {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "a number below {lt}",
     "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
-    "expected": "{what}",
 }
 _OTHER_NAMES = {"authentication": "auth", "graph": "agent", "graphs": "agents"}
 _ELSEWHERE = {
@@ -42,7 +42,6 @@ _ELSEWHERE = {
     "port": "set it with --port or AGENTFLOW_PORT",
     "log_level": "set it with --log-level or AGENTFLOW_LOG_LEVEL",
 }
-_AUTH_FORMS = ("word", "none", "jwt", "custom")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,21 @@ class Sections:
     models: Mapping[Place, type[BaseModel]]
 
     def keys(self, place: Place) -> list[str]:
-        model = self.models.get(place)
+        model = self.models.get(_kind_of_place(place))
         fields = model.model_fields if model else {}
         return [info.alias or name for name, info in fields.items()]
+
+    def siblings(self, place: Place) -> list[str]:
+        """The other methods of authentication that have the key, for one in `auth`."""
+        match _kind_of_place(place):
+            case ("auth", str(mine), str(key)):
+                methods = [model[1] for model in self.models if model[:-1] == ("auth",)]
+                return [
+                    str(name)
+                    for name in methods
+                    if name != mine and key in self.keys(("auth", name))
+                ]
+        return []
 
 
 @dataclass(slots=True)
@@ -118,14 +129,31 @@ def describe(value: Any, *, secret: bool = False) -> str:
 
 
 def _place_in_file(location: Place) -> Place:
-    """Without what pydantic adds: the tag of the union, the mark of a key."""
-    if location[0] == "auth" and len(location) > 1 and location[1] in _AUTH_FORMS:
-        location = ("auth", *location[2:])
+    """Without what pydantic adds: the tags of unions, the mark of a key."""
+    match location:
+        case ("auth", "list", int(n), _, *rest):
+            location = ("auth", n, *rest)
+        case ("auth", "list", *rest) | ("auth", "one", _, *rest):
+            location = ("auth", *rest)
+        case ("authorization", _, *rest):
+            location = ("authorization", *rest)
     return location[:-1] if location[-1] == "[key]" else location
 
 
+def _kind_of_place(location: Place) -> Place:
+    """The same for every method and every member of a list: `("auth", "jwt", "claims")`."""
+    names = tuple(step for step in location if not isinstance(step, int))
+    match names:
+        case ("auth", "list" | "one", *rest):
+            return ("auth", *rest)
+        case ("authorization", _, *rest):
+            return ("authorization", *rest)
+    return names
+
+
 def _looks_secret(place: Place) -> bool:
-    return place[0] == "auth" and any(looks_secret(str(step)) for step in place)
+    names = [step for step in place if isinstance(step, str)]
+    return place[0] == "redis" or (place[0] == "auth" and looks_secret(names[-1]))
 
 
 def _sentence(item: ErrorDetails, sections: Sections, *, secret: bool) -> str:
@@ -136,21 +164,19 @@ def _sentence(item: ErrorDetails, sections: Sections, *, secret: bool) -> str:
         return "is missing"
     if kind == "refused":
         return str(context["why"])
-    what = _WHAT.get(kind, "another value").format(**context).replace("'", '"')
+    if kind == "expected":
+        what = item["msg"]
+    else:
+        what = _WHAT.get(kind, "another value").format(**context).replace("'", '"')
     found = describe(item["input"], secret=secret)
     return f"expected {what}, found {found}{_spelling(item, secret=secret)}"
 
 
 def _hint(place: Place, sections: Sections) -> str:
     key = str(place[-1])
-    if place[:-1] == ("auth", "jwt") and key in ("path", "options", "timeout"):
-        return ' – it belongs to "method": "custom"'
-    if (
-        place[:-1] == ("auth", "custom")
-        and key not in sections.keys(place[:-1])
-        and (key in sections.keys(("auth", "jwt")))
-    ):
-        return ' – it belongs to "method": "jwt"'
+    if owners := sections.siblings(place):
+        methods = " or ".join(f'"{name}"' for name in owners)
+        return f' – it belongs to "method": {methods}'
     if len(place) == 1 and key in _ELSEWHERE:
         return f" – {_ELSEWHERE[key]}"
     return suggest(key, sections.keys(place[:-1]))
@@ -162,7 +188,8 @@ def _spelling(item: ErrorDetails, *, secret: bool) -> str:
     if item["type"] == "literal_error":
         known = str(item["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
         return suggest(item["input"], known)
-    return suggest(item["input"], ["none", "jwt"]) if item["loc"] == ("auth",) else ""
+    whole = _kind_of_place(item["loc"]) == ("auth",)
+    return suggest(item["input"], ["none", "jwt", "api_key"]) if whole else ""
 
 
 def _plain(word: str) -> str:

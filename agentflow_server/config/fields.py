@@ -12,6 +12,9 @@ _AGENT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,128}")
+_ROUTE = re.compile(r"[A-Z]{3,10} /[\x21-\x22\x24-\x3E\x40-\x7E]*")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _SQLITE = "sqlite:///"
 
 
@@ -97,10 +100,33 @@ def _host(value: str) -> str:
     return value
 
 
-def _audience(value: Any) -> Any:
-    names = value if isinstance(value, list) else [value]
+def _names(value: Any) -> Any:
+    names = value if isinstance(value, list | tuple) else [value]
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise expected("a string, or a list of strings")
+    return tuple(names)
+
+
+def _names_or_none(value: Any) -> Any:
+    return () if value is None or value == () else _names(value)
+
+
+def _scope(value: str) -> str:
+    if not _SCOPE.fullmatch(value):
+        raise expected("a scope: visible ASCII without spaces, quotes and backslashes")
+    return value
+
+
+def _route(value: str) -> str:
+    if not _ROUTE.fullmatch(value):
+        raise expected('a route like "POST /threads"')
+    return value
+
+
+def _variable(value: str) -> str:
+    if not _VARIABLE.fullmatch(value):
+        # What stands here instead may be the secret itself, so it is not repeated.
+        raise refused("expected the name of an environment variable, in capitals")
     return value
 
 
@@ -113,4 +139,10 @@ Origin = Annotated[str, AfterValidator(_origin)]
 HeaderName = Annotated[str, AfterValidator(_http_token)]
 Method = Annotated[str, AfterValidator(_method)]
 Host = Annotated[str, AfterValidator(_host)]
-Audience = Annotated[str | list[str], BeforeValidator(_audience)]
+Scope = Annotated[str, AfterValidator(_scope)]
+Route = Annotated[str, AfterValidator(_route)]
+VariableName = Annotated[str, AfterValidator(_variable)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names, json_schema_input_type=str | list[str])]
+Audience = Annotated[
+    tuple[str, ...], BeforeValidator(_names_or_none, json_schema_input_type=str | list[str] | None)
+]

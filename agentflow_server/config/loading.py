@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from agentflow_server.config.authentication import find_literal_secret, resolve_auth
+from agentflow_server.config.authentication import find_misplaced_secrets, resolve_auth
 from agentflow_server.config.environment import (
     ServerEnvironment,
     merge,
@@ -18,21 +18,25 @@ from agentflow_server.config.environment import (
 )
 from agentflow_server.config.explain import Place, Problems, Sections
 from agentflow_server.config.fields import DatabaseUrl, Host
-from agentflow_server.config.models import (
+from agentflow_server.config.methods import (
+    METHODS,
     AuthConfig,
     AuthSection,
-    Config,
-    ConfigFile,
+    ClaimsConfig,
+    KeySection,
+)
+from agentflow_server.config.models import Config, ConfigFile, LogLevel
+from agentflow_server.config.reading import Expansion, parse_object, read_file
+from agentflow_server.config.sections import (
+    AuditConfig,
     CorsConfig,
-    CustomAuthConfig,
-    JwtSection,
     LimitsConfig,
-    LogLevel,
-    NoAuthConfig,
+    ObservabilityConfig,
+    RateLimitConfig,
+    RolesConfig,
     RunsConfig,
     Section,
 )
-from agentflow_server.config.reading import Expansion, parse_object, read_file
 from agentflow_server.errors import ConfigError
 
 _SECTIONS = Sections(
@@ -41,9 +45,14 @@ _SECTIONS = Sections(
         ("limits",): LimitsConfig,
         ("cors",): CorsConfig,
         ("runs",): RunsConfig,
-        ("auth", "none"): NoAuthConfig,
-        ("auth", "jwt"): JwtSection,
-        ("auth", "custom"): CustomAuthConfig,
+        ("rate_limit",): RateLimitConfig,
+        ("observability",): ObservabilityConfig,
+        ("observability", "audit"): AuditConfig,
+        ("authorization",): RolesConfig,
+        **{("auth", name): model for name, model in METHODS.items()},
+        ("auth", "jwt", "keys"): KeySection,
+        ("auth", "jwt", "claims"): ClaimsConfig,
+        ("auth", "introspection", "claims"): ClaimsConfig,
     }
 )
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -146,19 +155,27 @@ def _check_file(written: _Written, problems: Problems) -> ConfigFile | None:
         problems.add("agents", 'expected either "agent" or "agents", found both')
     if written.values.get("agents") == {}:
         problems.add("agents", "expected at least one agent, found an empty object")
+    if written.raw.get("redis") is not None and "rate_limit" not in written.raw:
+        problems.add("redis", 'is used by "rate_limit" alone, which is missing')
     # The JWT variables matter only with a valid `auth` section, so that one is checked apart.
     rest = {key: value for key, value in written.values.items() if key != "auth"}
     return _check(ConfigFile, rest, written, problems)
 
 
-def _check_auth(written: _Written, problems: Problems) -> AuthConfig | None:
+def _check_auth(written: _Written, problems: Problems) -> tuple[AuthConfig, ...] | None:
     raw = written.raw.get("auth")
-    if find_literal_secret(raw, problems):
+    if find_misplaced_secrets(raw, problems):
         return None
     section = _check(_AuthOnly, {"auth": written.values.get("auth")}, written, problems)
     if section is None or any(place[0] == "auth" for place in written.unset):
         return None
-    return resolve_auth(section.auth, raw_auth=raw, dotenv=written.dotenv, problems=problems)
+    return resolve_auth(
+        section.auth,
+        raw_auth=raw,
+        folder=written.file.parent,
+        dotenv=written.dotenv,
+        problems=problems,
+    )
 
 
 def _check_flags(overrides: Mapping[str, str | int | None], problems: Problems) -> _Flags | None:
@@ -190,18 +207,24 @@ def _check(
 
 
 def _build(
-    written: _Written, settings: ConfigFile, auth: AuthConfig, chosen: Mapping[str, Any]
+    written: _Written,
+    settings: ConfigFile,
+    auth: tuple[AuthConfig, ...],
+    chosen: Mapping[str, Any],
 ) -> Config:
     own = ("schema_", "agent", "agents", "auth")
-    taken = {name: getattr(settings, name) for name in ConfigFile.model_fields if name not in own}
+    taken = {name: value for name, value in settings if name not in own}
     agents = settings.agents or {"agent": str(settings.agent)}
+    several = isinstance(written.raw.get("auth"), list)
     return Config(
         path=written.file,
         folder=written.file.parent,
         auth=auth,
         auth_written="auth" in written.raw,
-        expanded_options=frozenset(
-            place[2:] for place in written.expanded if place[:2] == ("auth", "options")
+        expanded=frozenset(
+            place[1:] if several else (0, *place[1:])
+            for place in written.expanded
+            if place[0] == "auth"
         ),
         **{**taken, "agents": agents, **chosen},
     )

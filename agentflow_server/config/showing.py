@@ -3,21 +3,73 @@
 from typing import Any
 
 from agentflow_server.config.masking import MASK, mask
-from agentflow_server.config.models import Config, CustomAuthConfig, JwtConfig
+from agentflow_server.config.methods import (
+    AuthConfig,
+    CustomAuthConfig,
+    Discovery,
+    IntrospectionConfig,
+    JwksFile,
+    JwksUrl,
+    JwtConfig,
+    KeySource,
+    StaticKeys,
+)
+from agentflow_server.config.models import Config
 
 
 def effective(config: Config) -> dict[str, Any]:
     """Every setting with its value, as JSON data; secrets are masked."""
-    shown = config.model_dump(mode="json", exclude={"auth", "auth_written", "expanded_options"})
-    return {**shown, "database_path": str(config.database_path), "auth": _auth(config)}
+    apart = {"auth", "auth_written", "expanded", "redis"}
+    return {
+        **config.model_dump(mode="json", exclude=apart),
+        "redis": None if config.redis is None else mask(config.redis.get_secret_value()),
+        "database_path": str(config.database_path),
+        "auth": _auth(config),
+    }
 
 
 def _auth(config: Config) -> Any:
-    auth = config.auth
-    match auth:
+    if not config.auth_written:
+        return None
+    shown = [_method(config, n, method) for n, method in enumerate(config.auth)]
+    return shown if len(shown) > 1 else shown[0]
+
+
+def _method(config: Config, number: int, method: AuthConfig) -> Any:
+    match method:
         case JwtConfig():
-            return {**auth.model_dump(mode="json"), "secret_key": MASK}
+            data = method.model_dump(mode="json", exclude={"source"})
+            return {**data, "source": _source(method.source)}
+        case IntrospectionConfig():
+            data = method.model_dump(mode="json", exclude={"url", "client_secret"})
+            return {**data, "url": mask(method.url), "client_secret": MASK}
         case CustomAuthConfig():
-            options = mask(auth.options, hidden=config.expanded_options)
-            return {**auth.model_dump(mode="json"), "options": options}
-    return "none" if config.auth_written else None
+            mine = (number, "options")
+            hidden = {place[2:] for place in config.expanded if place[:2] == mine}
+            return {
+                **method.model_dump(mode="json", exclude={"options"}),
+                "options": mask(method.options, hidden=hidden),
+            }
+    return "none" if method.method == "none" else method.model_dump(mode="json")
+
+
+def _source(source: KeySource) -> Any:
+    match source:
+        case StaticKeys(keys=keys):
+            return {
+                "keys": [
+                    {
+                        "kid": key.kid,
+                        "algorithm": key.algorithm,
+                        "name": key.name,
+                        "material": MASK,
+                    }
+                    for key in keys
+                ]
+            }
+        case JwksFile(path=path):
+            return {"jwks_file": str(path)}
+        case JwksUrl(url=url):
+            return {"jwks_url": mask(url)}
+        case Discovery():
+            return "discovery"

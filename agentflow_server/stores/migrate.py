@@ -34,8 +34,18 @@ def load_migrations(dialect: str) -> Sequence[Migration]:
 def migrate_sqlite(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
     """Apply what is missing, each migration in one transaction with its version.
 
-    The caller holds the lock of the file. Raises ConfigError when the database is another
-    program's or newer than the migrations.
+    The caller holds the lock of the file. Raises ConfigError as `find_missing` does.
+    """
+    for migration in find_missing(connection, migrations):
+        _apply(connection, migration)
+
+
+def find_missing(
+    connection: sqlite3.Connection, migrations: Sequence[Migration]
+) -> Sequence[Migration]:
+    """The migrations that the database has not seen.
+
+    Raises ConfigError when the database is another program's or newer than the migrations.
     """
     version = _find_version(connection)
     newest = migrations[-1].version
@@ -44,18 +54,22 @@ def migrate_sqlite(connection: sqlite3.Connection, migrations: Sequence[Migratio
             f"the database was made by a newer agentflow-server (its schema is {version}, "
             f"this one knows up to {newest})"
         )
-    for migration in migrations[version:]:
-        _apply(connection, migration)
+    return migrations[version:]
 
 
 def _find_version(connection: sqlite3.Connection) -> int:
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    if application_id == APPLICATION_ID:
-        (version,) = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
-        return int(version)
-    if connection.execute("SELECT 1 FROM sqlite_master").fetchone() or application_id:
-        raise ConfigError("the database belongs to another program")
-    return 0
+    # One snapshot for all questions: a server may be making the database at this moment.
+    connection.execute("BEGIN")
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        if application_id == APPLICATION_ID:
+            (version,) = connection.execute("SELECT max(version) FROM schema_migrations").fetchone()
+            return int(version)
+        if connection.execute("SELECT 1 FROM sqlite_master").fetchone() or application_id:
+            raise ConfigError("the database belongs to another program")
+        return 0
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _apply(connection: sqlite3.Connection, migration: Migration) -> None:

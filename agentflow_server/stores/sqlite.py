@@ -3,29 +3,33 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from anyio import to_thread
 
 from agentflow_server.errors import StoreUnavailable
-from agentflow_server.interfaces import Store
+from agentflow_server.interfaces import CredentialStore, Store
 from agentflow_server.models import (
     ActiveRun,
+    ApiKey,
     Event,
     Idempotency,
     JsonObject,
     Message,
     NewRun,
     Page,
+    Revocation,
     Run,
     RunOutcome,
     StartedRun,
     Thread,
     ThreadStatus,
 )
+from agentflow_server.stores import sqlite_credentials as credentials_sql
 from agentflow_server.stores import sqlite_messages as messages_sql
 from agentflow_server.stores import sqlite_runs as runs_sql
 from agentflow_server.stores import sqlite_threads as threads_sql
@@ -54,18 +58,20 @@ class _Open:
         self.file.close()
 
 
-class SqliteStore(Store):
-    """A store in one file, for one process at a time.
+class SqliteStore(Store, CredentialStore):
+    """A store in one file, for one server at a time.
 
     It may be opened and closed several times, and is used from the event loop that opened it.
+    With `exclusive=False` it is for operators' commands, which may run beside that server.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
         self._path = path
+        self._exclusive = exclusive
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        file = await to_thread.run_sync(open_file, self._path)
+        file = await to_thread.run_sync(partial(open_file, self._path, exclusive=self._exclusive))
         loop = asyncio.get_running_loop()
         self._open = _Open(file, Writer(file.writer, loop), Readers(file.readers, loop))
         return self
@@ -253,6 +259,37 @@ class SqliteStore(Store):
 
     async def history(self, active: ActiveRun, *, limit: int | None) -> Sequence[Message]:
         return await self._read(lambda connection: messages_sql.history(connection, active, limit))
+
+    # Credentials
+
+    async def add_api_key(self, key: ApiKey, secret_hash: bytes) -> None:
+        await self._write(
+            lambda connection: credentials_sql.add_api_key(connection, key, secret_hash)
+        )
+
+    async def find_api_key(self, key_id: str) -> tuple[ApiKey, bytes] | None:
+        return await self._read(lambda connection: credentials_sql.find_api_key(connection, key_id))
+
+    async def list_api_keys(self, user_id: str | None = None) -> Sequence[ApiKey]:
+        return await self._read(
+            lambda connection: credentials_sql.list_api_keys(connection, user_id)
+        )
+
+    async def revoke_api_key(self, key_id: str, at: float) -> bool:
+        return await self._write(
+            lambda connection: credentials_sql.revoke_api_key(connection, key_id, at)
+        )
+
+    async def touch_api_keys(self, used: Mapping[str, float]) -> None:
+        await self._write(lambda connection: credentials_sql.touch_api_keys(connection, used))
+
+    async def add_revocation(self, revocation: Revocation) -> None:
+        await self._write(lambda connection: credentials_sql.add_revocation(connection, revocation))
+
+    async def list_revocations(self, now: float) -> Sequence[Revocation]:
+        return await self._read(
+            lambda connection: credentials_sql.list_revocations(connection, now)
+        )
 
 
 def _unavailable(exc: sqlite3.Error) -> StoreUnavailable:

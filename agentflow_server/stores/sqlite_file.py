@@ -1,14 +1,21 @@
 """Opening a SQLite file: its folder, its lock, its connections."""
 
+import errno
 import os
 import sqlite3
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentflow_server.errors import ConfigError
-from agentflow_server.stores.migrate import load_migrations, migrate_sqlite
+from agentflow_server.stores.migrate import (
+    Migration,
+    find_missing,
+    load_migrations,
+    migrate_sqlite,
+)
 from agentflow_server.stores.rows import now
 from agentflow_server.stores.sqlite_idempotency import prune
 
@@ -18,7 +25,7 @@ _BUSY_TIMEOUT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """The connections to a migrated database that is locked for this process."""
+    """The connections to a migrated database; the lock, if there is one, is held until `close`."""
 
     writer: sqlite3.Connection
     readers: list[sqlite3.Connection]
@@ -29,22 +36,31 @@ class OpenFile:
         self.closing.close()
 
 
-def open_file(path: Path) -> OpenFile:
+def open_file(path: Path, *, exclusive: bool = True) -> OpenFile:
     """Create or open the database, and migrate it.
 
+    Not `exclusive`: beside a server, if there is one, whose file is then not migrated.
     Raises ConfigError, in one line: the path is a folder, cannot be written, is in use, or holds
     something else than a database of ours.
     """
     try:
         with ExitStack() as stack:
             path = path.resolve()
-            _prepare(path, stack)
+            _make_folder(path)
+            if exclusive:
+                stack.enter_context(_locked(path))
+            _make_file(path)
             writer = _connect(path.as_uri())
             stack.callback(writer.close)
             # First, so that nothing is changed in a file that is not ours.
-            migrate_sqlite(writer, load_migrations("sqlite"))
+            migrations = load_migrations("sqlite")
+            if exclusive:
+                migrate_sqlite(writer, migrations)
+            elif find_missing(writer, migrations):
+                _migrate_unused(path, writer, migrations)
             _configure(writer)
-            prune(writer, now(), limit=-1)
+            if exclusive:
+                prune(writer, now(), limit=-1)
             readers = []
             for _ in range(_READERS):
                 reader = _connect(f"{path.as_uri()}?mode=ro")
@@ -59,19 +75,51 @@ def open_file(path: Path) -> OpenFile:
         raise ConfigError(f"{path}: {exc}") from exc
 
 
-def _prepare(path: Path, stack: ExitStack) -> None:
+def _make_folder(path: Path) -> None:
     if path.is_dir():
         raise ConfigError("is a folder, expected a database file")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _open_private(path.with_name(f"{path.name}.lock"))
-    stack.callback(os.close, lock)
-    _lock(lock)
-    # SQLite gives its -wal and -shm files the permissions of the database.
-    os.close(_open_private(path))
 
 
-def _open_private(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _make_file(path: Path) -> None:
+    """Private, as SQLite gives its -wal and -shm files the permissions of the database."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        # Not opened to find out: closing it again would drop the locks that SQLite holds on it
+        # for other connections of this process.
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+
+
+def _migrate_unused(
+    path: Path, connection: sqlite3.Connection, migrations: Sequence[Migration]
+) -> None:
+    try:
+        with _locked(path):
+            migrate_sqlite(connection, migrations)
+    except _InUseError:
+        raise ConfigError(
+            "is in use by an agentflow server of an older version, or by one that is just "
+            "starting: (re)start it with this version, then try again"
+        ) from None
+
+
+class _InUseError(ConfigError):
+    pass
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Raises ConfigError when another server has the file."""
+    lock = os.open(
+        path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        _lock(lock)
+        yield
+    finally:
+        os.close(lock)
 
 
 if sys.platform == "win32":  # pragma: no cover – nothing like flock there: one server per file is
@@ -87,7 +135,7 @@ else:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError("is in use by another agentflow server") from None
+            raise _InUseError("is in use by another agentflow server") from None
 
 
 def _connect(uri: str) -> sqlite3.Connection:

@@ -1,59 +1,157 @@
-"""From a request's headers to its caller, before anything else of it is read."""
+"""From a request's headers to a caller who may do what he asks for, before its body is read."""
 
-import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
-from starlette.datastructures import Headers
 
-from agentflow_server.errors import NotAuthenticated
-from agentflow_server.interfaces import Authenticator
+from agentflow_server.auth.authorization import ADMIN
+from agentflow_server.auth.revocation import Revocations
+from agentflow_server.errors import (
+    AuthUnavailable,
+    Forbidden,
+    InvalidRequest,
+    NotAuthenticated,
+    TooManyRequests,
+)
+from agentflow_server.interfaces import AuditLog, Authenticator, Authorizer, Quota, RateLimiter
+from agentflow_server.limits.address import client_address, limit_key
 from agentflow_server.models import Principal
+from agentflow_server.web.auditing import Scribe
+from agentflow_server.web.credentials import read_credential
+from agentflow_server.web.visit import Visit
 
-MAX_CREDENTIAL_BYTES = 16_384
-_TOKEN = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # visible ASCII but the comma: never two in one
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Everybody who has a say at the door."""
+
+    authenticator: Authenticator
+    authorizer: Authorizer
+    limiter: RateLimiter
+    revocations: Revocations | None = None
+    audit: AuditLog | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DoorRules:
+    """How often who may ask, and whom we believe about addresses. None: no limit.
+
+    `routes` has quotas per caller, by method and path: `POST /threads`.
+    """
+
+    per_principal: Quota | None = None
+    per_address: Quota | None = None
+    failed_auth: Quota | None = None
+    routes: Mapping[str, Quota] = field(default_factory=dict)
+    trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
 
 
 class Door:
-    """Asks the configured authenticator who the caller is."""
+    """Asks the guards, in this order: address, credential, revocation, permission, quota."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
+    def __init__(self, guards: Guards, rules: DoorRules | None = None) -> None:
+        self._guards = guards
+        self._rules = rules or DoorRules()
+        self._scribe = Scribe(guards.audit)
+        schemes = guards.authenticator.security_schemes
+        self._asks_for_credential = bool(schemes)
+        self._takes_api_key_header = any(s["type"] == "apiKey" for s in schemes.values())
 
-    async def admit(self, request: Request) -> Principal:
-        """Also keeps what the backend wants to tell the client in `scope["agentflow.headers"]`.
+    async def admit(self, request: Request, *, action: str, route: str) -> Principal:
+        """The caller, allowed to do `action`.
 
-        Raises NotAuthenticated, AuthUnavailable, and a custom backend's HTTPException.
+        What the guards want to tell the client goes into `scope["agentflow.headers"]`. Raises
+        NotAuthenticated, AuthUnavailable, Forbidden, TooManyRequests, InvalidRequest, and a custom
+        backend's HTTPException.
         """
-        credential = None
-        if self._authenticator.security_scheme is not None:
-            credential = read_credential(request.headers)
-            if credential is None and self._authenticator.credential_required:
-                raise NotAuthenticated(NotAuthenticated.MISSING, reason="missing", token_sent=False)
+        visit = Visit(request, action, route, self._find_address(request))
+        request.scope["agentflow.headers"] = visit.headers
+        visitor = f"address:{limit_key(visit.address)}" if self._rules.per_address else ""
+        await self._count(visit, "address", visitor, self._rules.per_address)
+        principal = await self._authenticate(visit)
+        await self._authorize(visit, principal, action, request.path_params.get("thread_id"))
+        user = f"principal:{principal.id}" if principal.id else f"address:{visit.address}"
+        await self._count(visit, "principal", user, self._rules.per_principal)
+        await self._count(visit, "route", f"{route} {user}", self._rules.routes.get(route))
+        return await self._as_owner(visit, principal)
+
+    async def _authenticate(self, visit: Visit) -> Principal:
+        try:
+            visit.credential = self._read_credential(visit.request)
+            principal = await self._ask(visit)
+            if self._guards.revocations is not None:
+                await self._guards.revocations.check(principal)
+        except AuthUnavailable as error:
+            self._scribe.unavailable(visit, error)
+            raise
+        except (NotAuthenticated, HTTPException) as error:
+            self._scribe.refused(visit, error)
+            await self._count_failure(visit, error)
+            raise
+        self._scribe.admitted(visit, principal)
+        return principal
+
+    def _read_credential(self, request: Request) -> HTTPAuthorizationCredentials | None:
+        if not self._asks_for_credential:
+            return None
+        credential = read_credential(request.headers, api_key_header=self._takes_api_key_header)
+        if credential is None and self._guards.authenticator.credential_required:
+            raise NotAuthenticated(NotAuthenticated.MISSING, reason="missing", token_sent=False)
+        return credential
+
+    async def _ask(self, visit: Visit) -> Principal:
         response = Response()
         own_headers = len(response.raw_headers)
         try:
-            return await self._authenticator.authenticate(request, response, credential)
+            return await self._guards.authenticator.authenticate(
+                visit.request, response, visit.credential
+            )
         finally:
-            request.scope["agentflow.headers"] = response.raw_headers[own_headers:]
+            visit.headers += response.raw_headers[own_headers:]
 
+    async def _count_failure(self, visit: Visit, error: NotAuthenticated | HTTPException) -> None:
+        """Only failures count, and only failures are stopped: whoever shares an attacker's address
+        but has a good credential never meets this limit."""
+        if isinstance(error, HTTPException) or error.token_sent:
+            await self._count(
+                visit, "failed-auth", f"failed:{limit_key(visit.address)}", self._rules.failed_auth
+            )
 
-def read_credential(headers: Headers) -> HTTPAuthorizationCredentials | None:
-    """The bearer token, None when there is no Authorization header.
+    async def _authorize(
+        self, visit: Visit, principal: Principal, action: str, resource: str | None
+    ) -> None:
+        if not await self._guards.authorizer.authorize(principal, action, resource):
+            self._scribe.forbidden(visit, principal, action)
+            raise Forbidden(scope=action)
 
-    Raises NotAuthenticated for anything but exactly one `Bearer TOKEN` (RFC 6750 section 2.1).
-    """
-    values = headers.getlist("authorization")
-    if not values:
-        return None
-    if len(values) > 1:
-        raise NotAuthenticated(reason="several_authorization_headers")
-    scheme, _, token = values[0].partition(" ")
-    if scheme.lower() != "bearer":
-        raise NotAuthenticated(NotAuthenticated.MISSING, reason="other_scheme", token_sent=False)
-    token = token.strip(" ")
-    if len(token) > MAX_CREDENTIAL_BYTES:
-        raise NotAuthenticated(reason="credential_too_long")
-    if not _TOKEN.fullmatch(token):
-        raise NotAuthenticated(reason="not_one_token")
-    return HTTPAuthorizationCredentials.model_construct(scheme=scheme, credentials=token)
+    async def _as_owner(self, visit: Visit, principal: Principal) -> Principal:
+        """With `?owner=`, an administrator reads what belongs to somebody else."""
+        owner = visit.request.query_params.get("owner")
+        if owner is None:
+            return principal
+        if visit.request.method != "GET":
+            raise InvalidRequest("owner: what belongs to somebody else can only be read")
+        await self._authorize(visit, principal, ADMIN, owner)
+        self._scribe.read_as_admin(visit, principal, owner)
+        return replace(principal, id=owner)
+
+    async def _count(self, visit: Visit, name: str, key: str, quota: Quota | None) -> None:
+        """Count one hit; the fields are those of draft-ietf-httpapi-ratelimit-headers."""
+        if quota is None:
+            return
+        left = await self._guards.limiter.hit(key, quota)
+        policy = f'"{name}";q={quota.amount};w={quota.seconds}'
+        state = f'"{name}";r={left.remaining};t={left.reset_after}'
+        visit.headers += [(b"ratelimit-policy", policy.encode()), (b"ratelimit", state.encode())]
+        if not left.allowed:
+            raise TooManyRequests(retry_after=max(1, left.reset_after))
+
+    def _find_address(self, request: Request) -> str:
+        address = request.client.host if request.client else ""
+        if not self._rules.trusted_proxies:
+            return address
+        forwarded = request.headers.getlist("x-forwarded-for")
+        return client_address(address, forwarded, self._rules.trusted_proxies)

@@ -15,12 +15,14 @@ from agentflow_server.errors import (
     AgentflowError,
     AuthUnavailable,
     Conflict,
+    Forbidden,
     IdempotencyMismatch,
     InvalidRequest,
     NotAuthenticated,
     NotFound,
     RunFailed,
     StoreUnavailable,
+    TooManyRequests,
 )
 
 log = logging.getLogger(__name__)
@@ -50,15 +52,20 @@ class UnsupportedMediaType(AgentflowError):
     code = "unsupported_media_type"
 
 
+OUR_FAULT = "Something went wrong on our side"
+STORE_IS_DOWN = "The database cannot be used right now"
+
 STATUS: Mapping[type[AgentflowError], int] = {
     BodyIncomplete: 400,
     NotAuthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     BodyTimeout: 408,
     Conflict: 409,
     BodyTooLarge: 413,
     UnsupportedMediaType: 415,
     InvalidRequest: 422,
+    TooManyRequests: 429,
     IdempotencyMismatch: 422,
     RunFailed: 500,
     AgentflowError: 500,
@@ -79,7 +86,7 @@ HTTP_CODES: Mapping[int, str] = {
     503: "unavailable",
 }
 
-_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 def problem(
@@ -93,14 +100,15 @@ def problem(
     """A problem document; `extra` are its extension members."""
     body = {
         "type": f"urn:agentflow:{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": title_of(status),
         "status": status,
         "detail": detail,
         "code": code,
         **(extra or {}),
     }
+    text = to_json(body, inf_nan_mode="null", fallback=lambda _: None)
     return Response(
-        to_json(body), status, headers=dict(headers or {}), media_type="application/problem+json"
+        text, status, headers=dict(headers or {}), media_type="application/problem+json"
     )
 
 
@@ -109,40 +117,65 @@ def install_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(AgentflowError, _answer_agentflow_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(StarletteHTTPException, _answer_http_exception)
-    app.add_exception_handler(Exception, _answer_unexpected)
 
 
 def status_of(error: AgentflowError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def challenge(*, token_sent: bool) -> str:
-    """RFC 6750 section 3: an error code only when a token was sent."""
-    return 'Bearer error="invalid_token"' if token_sent else "Bearer"
+def challenge(request: Request, **parameters: str | None) -> str:
+    """`WWW-Authenticate` as RFC 6750 section 3 and RFC 9728 section 5.1 have it."""
+    metadata = getattr(request.app.state, "resource_metadata_url", None)
+    found = {**parameters, "resource_metadata": metadata}
+    fields = [f'{name}="{value}"' for name, value in found.items() if value is not None]
+    return " ".join(["Bearer", ", ".join(fields)]).rstrip()
 
 
-async def _answer_agentflow_error(_: Request, error: Exception) -> Response:
+async def _answer_agentflow_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AgentflowError)  # noqa: S101  # registered for this class only
+    status = status_of(error)
+    _log(error, status)
+    headers, extra = _facts(request, error)
+    match error:
+        case RunFailed():
+            return problem(status, error.run_code, str(error), extra=extra)
+        case StoreUnavailable():
+            return problem(status, error.code, STORE_IS_DOWN, headers=headers)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return problem(status, "internal_error", OUR_FAULT)
+    return problem(status, error.code, str(error), headers=headers, extra=extra)
+
+
+def _log(error: AgentflowError, status: int) -> None:
     match error:
         case NotAuthenticated():
             log.info("refused: %s", error.reason)
-            headers = {"WWW-Authenticate": challenge(token_sent=error.token_sent)}
-            return problem(401, error.code, str(error), headers=headers)
         case AuthUnavailable():
             log.error("authentication unavailable: %s", error.reason)
-            headers = {"Retry-After": str(error.retry_after)}
-            return problem(503, error.code, str(error), headers=headers)
         case RunFailed():
-            return problem(500, error.run_code, str(error), extra=error.details)
+            pass  # the worker has written the traceback
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("%s", error.code, exc_info=error)
+
+
+def _facts(
+    request: Request, error: AgentflowError
+) -> tuple[dict[str, str], Mapping[str, Any] | None]:
+    """The headers and extension members of an answer."""
+    match error:
+        case NotAuthenticated():
+            reason = "invalid_token" if error.token_sent else None
+            return {"WWW-Authenticate": challenge(request, error=reason)}, None
+        case Forbidden():
+            wanted = challenge(request, error="insufficient_scope", scope=error.scope)
+            return {"WWW-Authenticate": wanted}, {"scope": error.scope} if error.scope else None
+        case TooManyRequests() | AuthUnavailable():
+            return {"Retry-After": str(error.retry_after)}, None
         case StoreUnavailable():
-            log.error("store unavailable", exc_info=error)
-            detail = "The database cannot be used right now"
-            return problem(503, error.code, detail, headers={"Retry-After": "5"})
-    status = status_of(error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("unexpected", exc_info=error)
-        return await _answer_unexpected(_, error)
-    return problem(status, error.code, str(error))
+            return {"Retry-After": "5"}, None
+        case RunFailed():
+            return {}, error.details
+    return {}, None
 
 
 async def _answer_validation_error(_: Request, error: Exception) -> Response:
@@ -151,21 +184,32 @@ async def _answer_validation_error(_: Request, error: Exception) -> Response:
     return problem(422, "invalid_request", "The request is not valid", extra={"errors": errors})
 
 
-async def _answer_http_exception(_: Request, error: Exception) -> Response:
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)  # noqa: S101  # registered for this class only
-    headers = dict(error.headers or {})
-    if error.status_code == HTTPStatus.UNAUTHORIZED:
-        names = {name.lower() for name in headers}
-        if "www-authenticate" not in names:
-            headers["WWW-Authenticate"] = challenge(token_sent="authorization" in _.headers)
-    code = HTTP_CODES.get(error.status_code, "http_error")
-    if isinstance(error, HTTPException):
-        return problem(error.status_code, code, error.detail, headers=headers)
-    return problem(error.status_code, code, HTTPStatus(error.status_code).phrase, headers=headers)
+    status = error.status_code
+    if not 400 <= status <= 599:
+        log.error("an HTTPException with status %s was raised: only errors can be", status)
+        return problem(500, "internal_error", OUR_FAULT)
+    headers = {name: value for name, value in (error.headers or {}).items() if _is_plain(value)}
+    if status == HTTPStatus.UNAUTHORIZED and "www-authenticate" not in map(str.lower, headers):
+        reason = "invalid_token" if "authorization" in request.headers else None
+        headers["WWW-Authenticate"] = challenge(request, error=reason)
+    code = HTTP_CODES.get(status, "http_error")
+    # Only FastAPI's own class is raised by people who mean what they say; Starlette's says it twice.
+    detail = error.detail if isinstance(error, HTTPException) else title_of(status)
+    return problem(status, code, detail, headers=headers)
 
 
-async def _answer_unexpected(_: Request, __: Exception) -> Response:
-    return problem(500, "internal_error", "Something went wrong on our side")
+def _is_plain(value: object) -> bool:
+    """A header value that cannot begin another line."""
+    return isinstance(value, str) and value.isprintable() and value.isascii()
+
+
+def title_of(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
 
 
 def _explain(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,5 +221,6 @@ def _explain(item: Mapping[str, Any]) -> dict[str, Any]:
 def _place(location: Sequence[str | int]) -> str:
     """`body.content.0.type`; a part that is no plain name came from the client and is left out."""
     return ".".join(
-        str(part) if isinstance(part, int) or _FIELD.fullmatch(part) else "?" for part in location
+        str(part) if isinstance(part, int) or PLAIN_NAME.fullmatch(part) else "?"
+        for part in location
     )

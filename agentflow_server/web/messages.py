@@ -1,6 +1,5 @@
 """Messages: send one and wait, send one and stream, read the history."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -12,6 +11,7 @@ from agentflow_server.config import RunsConfig
 from agentflow_server.errors import InvalidRequest
 from agentflow_server.models import JsonObject, Message, Page
 from agentflow_server.runs.runner import Turn, TurnRequest
+from agentflow_server.web.errors import PLAIN_NAME
 from agentflow_server.web.parameters import (
     Cursor,
     IdempotencyKey,
@@ -27,8 +27,6 @@ from agentflow_server.web.sse import EventStream
 router = APIRouter(
     prefix="/threads/{thread_id}/messages", tags=["messages"], route_class=SecuredRoute
 )
-
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 class ContentPart(RequestBody):
@@ -119,7 +117,7 @@ def _checked_config(config: Mapping[str, Any], rules: RunsConfig) -> JsonObject:
     """What a client may say about its run. Raises InvalidRequest naming the key."""
     for key, value in config.items():
         if key not in rules.client_config:
-            shown = key if _PLAIN_NAME.fullmatch(key) else "?"
+            shown = key if PLAIN_NAME.fullmatch(key) else "?"
             raise InvalidRequest(f"config.{shown}: this server does not let clients set it")
         if key == "recursion_limit" and not _is_count(value, rules.recursion_limit):
             raise InvalidRequest(

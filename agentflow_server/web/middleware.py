@@ -2,41 +2,67 @@
 
 import asyncio
 import logging
+import math
 import re
 import time
 from uuid import uuid4
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentflow_server.web.errors import problem
+from agentflow_server.web.errors import OUR_FAULT, problem
 
+log = logging.getLogger(__name__)
 access_log = logging.getLogger("agentflow_server.access")
 
-MAX_HEADER_BYTES = 32_768
 LINGER_SECONDS = 1.0
+ALWAYS_ANSWERED = frozenset({"/ping", "/health/live"})
+"""A busy server is alive; who watches it must not be told otherwise."""
+OUR_HEADERS = frozenset(
+    {b"cache-control", b"x-content-type-options", b"x-request-id", b"connection", b"content-length",
+     b"transfer-encoding"}
+)  # fmt: skip
+"""What a backend sets on its response never takes the place of these."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Edge:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_header_bytes: int, concurrent_requests: int | None
+    ) -> None:
         self._app = app
+        self._max_header_bytes = max_header_bytes
+        self._free = math.inf if concurrent_requests is None else concurrent_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send)
+        self._free -= 1
         try:
-            if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-                answer = problem(431, "headers_too_large", "The headers are too large")
+            handle = self._refusal(scope) or self._app
+            await handle(scope, exchange.receive, exchange.send)
+        except Exception:  # a bug of ours: it has an answer and a traceback, and ends nothing else
+            log.exception("request %s failed", exchange.request_id)
+            if not exchange.has_begun:
+                answer = problem(500, "internal_error", OUR_FAULT)
                 await answer(scope, exchange.receive, exchange.send)
-            else:
-                await self._app(scope, exchange.receive, exchange.send)
         finally:
+            self._free += 1
             exchange.write_log()
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        if self._free < 0 and scope["path"] not in ALWAYS_ANSWERED:
+            headers = {"Retry-After": "1"}
+            return problem(503, "overloaded", "The server is busy", headers=headers)
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > self._max_header_bytes:
+            return problem(431, "headers_too_large", "The headers are too large")
+        return None
 
 
 class _Exchange:
@@ -55,6 +81,10 @@ class _Exchange:
         self.request_id = _request_id(headers.get(b"x-request-id", b""))
         scope["agentflow.request_id"] = self.request_id
 
+    @property
+    def has_begun(self) -> bool:
+        return self._status != 0
+
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body"):
@@ -71,7 +101,11 @@ class _Exchange:
             if self._body_unread:
                 # Nobody will read the rest: whoever sends it slowly must not keep the connection.
                 headers["Connection"] = "close"
-            message["headers"] = headers.raw + self._scope.get("agentflow.headers", [])
+            message["headers"] = headers.raw + [
+                (name, value)
+                for name, value in self._scope.get("agentflow.headers", ())
+                if name not in OUR_HEADERS
+            ]
         elif self._body_unread and not message.get("more_body"):
             await self._send({**message, "more_body": True})
             await self._linger()

@@ -8,8 +8,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from agentflow_server.models import JsonObject
+from agentflow_server.web.scopes import SCOPES
 
-_SCHEME = "bearer"
 _PROBLEM = {
     "type": "object",
     "description": "RFC 9457 problem details; `code` is stable.",
@@ -22,13 +22,21 @@ _PROBLEM = {
         "code": {"type": "string", "examples": ["not_found"]},
     },
 }
+_OWNER = {
+    "name": "owner",
+    "in": "query",
+    "schema": {"type": "string"},
+    "description": "For administrators: read what belongs to this user.",
+}
 _ANSWERS = {
     "401": "Nobody we know",
+    "403": "The caller lacks the scope",
     "404": "No such thing, or not yours",
     "409": "The current state does not allow it",
     "413": "The body is too large",
     "415": "The body is not declared to be JSON",
     "422": "The request is not valid",
+    "429": "Too many requests",
     "500": "The agent could not finish this turn",
     "503": "Authentication or the database is not available",
 }
@@ -38,7 +46,7 @@ def build_openapi(
     app: FastAPI,
     *,
     secured: Iterable[APIRouter],
-    security_scheme: Mapping[str, Any] | None,
+    security_schemes: Mapping[str, Mapping[str, Any]],
     public_url: str | None,
 ) -> JsonObject:
     """`secured` are the routers whose routes want a credential."""
@@ -54,22 +62,26 @@ def build_openapi(
     schemas["Problem"] = _PROBLEM
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    if security_scheme is not None:
-        components["securitySchemes"] = {_SCHEME: dict(security_scheme)}
+    if security_schemes:
+        components["securitySchemes"] = {name: dict(s) for name, s in security_schemes.items()}
+    security: list[JsonObject] = [{name: []} for name in security_schemes]
     secured_paths = {
         route.path for router in secured for route in router.routes if isinstance(route, APIRoute)
     }
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path in secured_paths:
-                _complete(operation, path, method, with_security=security_scheme is not None)
+                _complete(operation, path, method, security)
     return document
 
 
-def _complete(operation: JsonObject, path: str, method: str, *, with_security: bool) -> None:
-    if with_security:
-        operation["security"] = [{_SCHEME: []}]
-    for status in _possible_answers(path, method, with_security=with_security):
+def _complete(operation: JsonObject, path: str, method: str, security: list[JsonObject]) -> None:
+    if security:
+        operation["security"] = security
+        operation["description"] = f"Scope: `{SCOPES[method.upper(), path]}`"
+    if method == "get":
+        operation.setdefault("parameters", []).append(_OWNER)
+    for status in _possible_answers(path, method, with_security=bool(security)):
         operation["responses"][status] = {
             "description": _ANSWERS[status],
             "content": {
@@ -81,7 +93,7 @@ def _complete(operation: JsonObject, path: str, method: str, *, with_security: b
 def _possible_answers(path: str, method: str, *, with_security: bool) -> list[str]:
     statuses = ["422", "503"]
     if with_security:
-        statuses.append("401")
+        statuses += ["401", "403", "429"]
     if "{" in path:
         statuses.append("404")
     if method in {"post", "patch"}:

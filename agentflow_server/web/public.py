@@ -2,13 +2,15 @@
 
 from importlib.resources import files
 from typing import Literal
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from pydantic_core import to_json
 
-from agentflow_server.errors import AgentflowError
+from agentflow_server.errors import AgentflowError, NotFound
 from agentflow_server.models import Frozen
-from agentflow_server.web.errors import problem
+from agentflow_server.web.errors import STORE_IS_DOWN, problem
 from agentflow_server.web.parameters import Runs
 
 router = APIRouter()
@@ -43,14 +45,25 @@ async def live() -> Status:
     tags=["health"],
     summary="Can it do its work?",
     response_model=Status,
-    responses={503: {"description": "The database cannot be used"}},
+    responses={503: {"description": "The database or the keys of an issuer cannot be used"}},
 )
-async def ready(runs: Runs) -> Response | Status:
+async def ready(request: Request, runs: Runs) -> Response | Status:
     try:
         await runs.store.ping()
     except AgentflowError as exc:
-        return problem(503, exc.code, "The database cannot be used right now")
+        return problem(503, exc.code, STORE_IS_DOWN)
+    if problems := request.app.state.authenticator.problems():
+        return problem(503, "auth_unavailable", "; ".join(problems))
     return Status()
+
+
+@router.get("/.well-known/oauth-protected-resource{path:path}", include_in_schema=False)
+async def protected_resource(request: Request, path: str) -> Response:
+    """RFC 9728: where a client of this server gets its tokens. Never from the Host header."""
+    metadata = request.app.state.resource_metadata
+    if metadata is None or path not in {"", urlsplit(metadata["resource"]).path.rstrip("/")}:
+        raise NotFound("There is no such thing here")
+    return Response(to_json(metadata), media_type="application/json")
 
 
 @router.get("/openapi.json", include_in_schema=False)

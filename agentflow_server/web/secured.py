@@ -4,6 +4,7 @@ FastAPI parses the body before it runs dependencies, so a dependency is too late
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Annotated, Any
 
@@ -20,17 +21,26 @@ from agentflow_server.web.errors import (
     BodyTooLarge,
     UnsupportedMediaType,
 )
+from agentflow_server.web.scopes import SCOPES
+
+MAX_LENGTH_DIGITS = 18
 
 
 class SecuredRoute(APIRoute):
-    """Every route behind the door uses it: `APIRouter(route_class=SecuredRoute)`."""
+    """Every route behind the door uses it: `APIRouter(route_class=SecuredRoute)`.
+
+    It has one method and a line in the table of scopes.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        method = next(iter(self.methods or ()))
+        action = SCOPES[method, self.path]
+        route = f"{method} {self.path}"
 
         async def secured(request: Request) -> Response:
             state = request.app.state
-            principal = await state.door.admit(request)
+            principal = await state.door.admit(request, action=action, route=route)
             request.scope["agentflow.principal"] = principal
             body = await read_body(
                 request, limit=state.limits.max_body_bytes, timeout=state.limits.body_timeout
@@ -58,13 +68,9 @@ class ReadRequest(Request):
         return self._value
 
 
-def _caller(request: Request) -> Principal:
+async def _get_caller(request: Request) -> Principal:
     principal: Principal = request.scope["agentflow.principal"]
     return principal
-
-
-async def _get_caller(request: Request) -> Principal:
-    return _caller(request)
 
 
 Caller = Annotated[Principal, Depends(_get_caller)]
@@ -78,7 +84,7 @@ async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:  
         return b""
     if declared == "0":
         return b""
-    if declared is not None and int(declared) > limit:
+    if declared is not None and _read_length(declared) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
@@ -94,6 +100,12 @@ async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:  
     except TimeoutError:
         raise BodyTimeout(f"The body did not arrive within {timeout:g} seconds") from None
     return b"".join(chunks)
+
+
+def _read_length(declared: str) -> float:
+    if not (declared.isascii() and declared.isdigit()):
+        raise InvalidRequest("Content-Length: expected a number")
+    return int(declared) if len(declared) <= MAX_LENGTH_DIGITS else math.inf
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -60,7 +60,12 @@ async def ask(
 @KINDS
 async def test_the_dict_becomes_the_principal(kind: type[Saying]) -> None:
     principal = await ask(kind(lambda _: {"user_id": "alice", "roles": ["admin"]}))
-    assert principal == Principal("alice", {"user_id": "alice", "roles": ["admin"]})
+    assert principal == Principal(
+        "alice",
+        {"user_id": "alice", "roles": ["admin"]},
+        roles=frozenset({"admin"}),
+        method="custom",
+    )
 
 
 @KINDS
@@ -451,7 +456,7 @@ async def test_r46_hung_calls_keep_their_threads_and_no_more_are_started(
         assert caught.value.reason == "backend_timeout"
     with pytest.raises(AuthUnavailable):
         await ask(auth, "alice")
-    running = [t for t in threading.enumerate() if t.name == "agentflow-auth"]
+    running = [t for t in threading.enumerate() if t.name == "agentflow-call"]
     assert len(running) == 2
     assert all(thread.daemon for thread in running), "they do not keep the process alive"
 

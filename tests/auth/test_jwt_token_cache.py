@@ -9,6 +9,7 @@ from agentflow_server.auth import cache
 from agentflow_server.auth.cache import TokenCache, VerifiedToken
 from agentflow_server.auth.keys import VerifyingKey
 from agentflow_server.errors import NotAuthenticated
+from agentflow_server.models import Principal
 
 NOW = 1_800_000_000.0
 
@@ -96,7 +97,7 @@ def test_two_keys_share_nothing(open_desk: Callable[..., Any]) -> None:
 
 
 def good(user_id: str) -> VerifiedToken:
-    return VerifiedToken(b"{}", user_id, valid_from=0, valid_until=NOW + 3600)
+    return VerifiedToken(b"{}", Principal(user_id), valid_from=0, valid_until=NOW + 3600)
 
 
 def test_a_full_cache_forgets_the_oldest() -> None:

@@ -14,7 +14,7 @@ from typer.testing import Result
 
 from agentflow_server import __version__
 from agentflow_server.auth.keys import find_weakness, load_key
-from agentflow_server.config import JwtConfig, load_config
+from agentflow_server.config import JwtConfig, StaticKeys, load_config
 
 Run = Callable[..., Result]
 Project = Callable[..., Path]
@@ -66,9 +66,11 @@ def test_a_key_pair_works_as_printed(run: Run, project: Project, algorithm: str)
     (folder / ".env").write_text("\n".join(lines), encoding="utf-8")
 
     token = run("token", "--user-id", "alice", "--key", str(private)).stdout.strip()
-    auth = load_config().auth
-    assert isinstance(auth, JwtConfig)
-    key = load_key(auth.secret_key.get_secret_value(), algorithm).material
+    (method,) = load_config().auth
+    assert isinstance(method, JwtConfig)
+    assert isinstance(method.source, StaticKeys)
+    (configured,) = method.source.keys
+    key = load_key(configured.material.get_secret_value(), algorithm).material
     assert jwt.decode(token, key, algorithms=[algorithm])["user_id"] == "alice"  # type: ignore[arg-type]
 
 
@@ -93,7 +95,8 @@ def test_show_prints_json_without_secrets(run: Run, project: Project, secret: st
     os.environ["JWT_SECRET_KEY"] = secret
     result = run("show", "--port", "9999")
     shown = json.loads(result.stdout)
-    assert shown["auth"]["secret_key"] == "********"
+    (key,) = shown["auth"]["source"]["keys"]
+    assert (key["name"], key["material"]) == ("JWT_SECRET_KEY", "********")
     assert shown["port"] == 9999
     assert secret not in result.output
 

@@ -7,10 +7,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from agentflow_server.cli.banner import addresses, print_banner, summarise
 from agentflow_server.cli.logs import escape, set_up_logs
-from agentflow_server.config import Config, CustomAuthConfig, JwtConfig
+from agentflow_server.config import (
+    ApiKeyConfig,
+    AuthConfig,
+    Config,
+    CustomAuthConfig,
+    Discovery,
+    IntrospectionConfig,
+    JwksFile,
+    JwksUrl,
+    JwtConfig,
+    KeyConfig,
+    NoAuthConfig,
+    StaticKeys,
+)
 
 HOSTILE = "a\r\nb\x1b[31m\u202e\u2028\ud800\x00\x9b"
 
@@ -106,12 +120,13 @@ def test_a_higher_level_silences_everybody() -> None:
 def test_the_banner_says_what_is_served(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    auth = JwtConfig.model_validate({"secret_key": "hunter2", "algorithm": "HS512"}, strict=False)
+    key = KeyConfig(None, "HS512", SecretStr("hunter2"), "JWT_SECRET_KEY")
+    auth = JwtConfig(source=StaticKeys((key,)))
     config = Config(
         path=tmp_path / "agentflow.json",
         folder=tmp_path,
         agents={"a": "m:x", "b": "m:y"},
-        auth=auth,
+        auth=(auth,),
         public_url="https://agents.example.com",
     )
     print_banner(config, "http://127.0.0.1:1")
@@ -138,7 +153,37 @@ def test_the_summary_names_the_class_and_not_its_options(tmp_path: Path) -> None
         path=tmp_path / "x.json",
         folder=tmp_path,
         agents={"a": "m:x"},
-        auth=CustomAuthConfig(path="auth.custom:Mine", options={"key": "hunter2"}),
+        auth=(CustomAuthConfig(path="auth.custom:Mine", options={"key": "hunter2"}),),
     )
     assert summarise(config)["Auth"] == "custom, auth.custom:Mine"
     assert addresses(config, "u") == {"URL": "u", "Docs": "u/docs"}
+
+
+def test_the_summary_names_every_method_and_no_secret(tmp_path: Path) -> None:
+    keys = [
+        KeyConfig("new", "ES256", SecretStr("hunter2"), "new.pem"),
+        KeyConfig("old", "HS256", SecretStr("hunter2"), "OLD"),
+    ]
+    url = "https://id.example.com"
+    methods: list[tuple[AuthConfig, str]] = [
+        (
+            JwtConfig(source=StaticKeys(tuple(keys))),
+            "JWT, ES256 and HS256, key from new.pem, OLD",
+        ),
+        (JwtConfig(source=JwksFile(Path("/x.json"))), "JWT, keys from /x.json"),
+        (JwtConfig(source=JwksUrl(url)), f"JWT, keys from {url}"),
+        (JwtConfig(source=Discovery(), issuer=url), f"JWT, issuer {url}"),
+        (
+            IntrospectionConfig(url=url, client_id="x", client_secret=SecretStr("hunter2")),
+            f"introspection, {url}",
+        ),
+        (ApiKeyConfig(), "API keys"),
+        (NoAuthConfig(), "none: everybody may use this server"),
+    ]
+    config = Config(
+        path=tmp_path / "x.json",
+        folder=tmp_path,
+        agents={"a": "m:x"},
+        auth=tuple(method for method, _ in methods),
+    )
+    assert summarise(config)["Auth"] == "; ".join(text for _, text in methods)

@@ -9,9 +9,8 @@ import jwt
 import pytest
 from typer.testing import Result
 
-from agentflow_server.auth import open_authenticator
-from agentflow_server.auth.jwt import JwtAuth
-from agentflow_server.config import load_config
+from agentflow_server.auth.opening import open_jwt
+from agentflow_server.config import JwtConfig, load_config
 
 Run = Callable[..., Result]
 Project = Callable[..., Path]
@@ -26,10 +25,9 @@ def mint(run: Run, project: Project, secret: str) -> Callable[..., dict[str, Any
         os.environ["JWT_SECRET_KEY"] = secret
         result = run("token", "--user-id", "alice", *arguments)
         assert (result.exit_code, result.stderr) == (0, "")
-        config = load_config().auth
-        verifier = open_authenticator(config)
-        assert isinstance(verifier, JwtAuth)
-        return dict(verifier.verify(result.stdout.strip()).claims)
+        (method,) = load_config().auth
+        assert isinstance(method, JwtConfig)
+        return dict(open_jwt(method).verify(result.stdout.strip()).claims)
 
     return mint
 
@@ -59,15 +57,16 @@ def test_it_expires_when_told(mint: Callable[..., dict[str, Any]], text: str, se
 def test_issuer_audience_and_user_claim_come_from_the_config(
     mint: Callable[..., dict[str, Any]], audience: str | list[str]
 ) -> None:
-    claims = mint(issuer="me", audience=audience, user_id_claim="email")
+    claims = mint(issuer="me", audience=audience, claims={"user_id": "email"})
     assert (claims["iss"], claims["aud"], claims["email"]) == ("me", audience, "alice")
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--expires", "1y"], "--expires: expected a time like 30s, 15m, 1h or 7d, found '1y'"),
-        (["--expires", "-1h"], "--expires: expected a time like 30s, 15m, 1h or 7d, found '-1h'"),
+        (["--expires", "1y"], "--expires: expected a time like 30s, 15m, 1h or 90d, found '1y'"),
+        (["--expires", "-1h"], "--expires: expected a time like 30s, 15m, 1h or 90d, found '-1h'"),
+        (["--kid", "x"], "--kid: no key has the id 'x'; found none has an id"),
         (["--claim", "roles"], "--claim: expected name=value, found 'roles'"),
         (["--claim", "=x"], "--claim: expected name=value, found '=x'"),
         (["--key", "agentflow.json"], "--key: HS256 signs with the configured secret alone"),
@@ -128,3 +127,49 @@ def test_a_configured_private_key_signs(run: Run, project: Project) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     public = (folder / "jwt-public.pem").read_text(encoding="utf-8")
     assert jwt.decode(result.stdout.strip(), public, algorithms=["RS256"])["user_id"] == "alice"
+
+
+def test_required_claims_are_in_the_token(mint: Callable[..., dict[str, Any]]) -> None:
+    required = {"tenant": ["acme", "other"], "email_verified": True, "session": None}
+    claims = mint(claims={"required": required})
+    assert {name: claims[name] for name in required} == {
+        "tenant": "acme",
+        "email_verified": True,
+        "session": True,
+    }
+
+
+def test_a_token_lives_no_longer_than_the_configuration_allows(run: Run, project: Project) -> None:
+    project(auth={"method": "jwt", "allow_weak_secret": True, "max_lifetime": 900})
+    os.environ["JWT_SECRET_KEY"] = "short-but-mine"
+    assert run("token", "--user-id", "alice", "--expires", "15m").exit_code == 0
+    result = run("token", "--user-id", "alice", "--expires", "16m")
+    assert result.stderr == "--expires: max_lifetime allows at most 900s\n"
+
+
+def test_the_newest_key_signs_unless_another_is_named(
+    run: Run, project: Project, secret: str
+) -> None:
+    keys = [
+        {"kid": "new", "algorithm": "HS512", "secret_env": "KEY_NEW"},
+        {"kid": "old", "algorithm": "HS256", "secret_env": "KEY_OLD"},
+    ]
+    project(auth=["api_key", {"method": "jwt", "keys": keys}])
+    os.environ.update(KEY_NEW=secret + secret[::-1], KEY_OLD=secret)
+
+    def header(*arguments: str) -> dict[str, Any]:
+        result = run("token", "--user-id", "alice", *arguments)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return jwt.get_unverified_header(result.stdout.strip())
+
+    assert header() == {"alg": "HS512", "kid": "new", "typ": "JWT"}
+    assert header("--kid", "old") == {"alg": "HS256", "kid": "old", "typ": "JWT"}
+    result = run("token", "--user-id", "alice", "--kid", "other")
+    assert result.stderr == "--kid: no key has the id 'other'; found new, old\n"
+
+
+def test_keys_of_others_sign_nothing(run: Run, project: Project) -> None:
+    project(auth={"method": "jwt", "issuer": "https://id.example.com"})
+    result = run("token", "--user-id", "alice")
+    assert result.exit_code == 2
+    assert 'needs "auth": "jwt"' in result.stderr

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from agentflow_server.config import (
+    ClaimsConfig,
     Config,
     CustomAuthConfig,
     JwtConfig,
+    KeyConfig,
     NoAuthConfig,
+    StaticKeys,
     effective,
     exposure_problems,
     is_loopback,
@@ -26,8 +30,15 @@ ALGORITHMS = '"HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES
 
 
 def jwt_of(config: Config) -> JwtConfig:
-    assert isinstance(config.auth, JwtConfig)
-    return config.auth
+    (method,) = config.auth
+    assert isinstance(method, JwtConfig)
+    return method
+
+
+def keys_of(config: Config) -> Sequence[KeyConfig]:
+    source = jwt_of(config).source
+    assert isinstance(source, StaticKeys)
+    return source.keys
 
 
 @pytest.mark.parametrize(
@@ -43,16 +54,18 @@ def test_no_authentication_is_absent_or_written_down(
     load: Load, content: dict[str, Any], written: bool
 ) -> None:
     config = load(content)
-    assert config.auth == NoAuthConfig()
+    assert config.auth == (NoAuthConfig(),)
     assert config.auth_written is written
 
 
 @pytest.mark.parametrize(
-    "value", [{}, "", "JWT", [], ["jwt"], True, 1, {"method": "Jwt"}, "custom"]
+    "value", [{}, "", "JWT", [], True, 1, {"method": "Jwt"}, "custom", "introspection"]
 )
 def test_a_strange_auth_is_refused(problems: Problems, value: Any) -> None:
     (line,) = problems({"auth": value})
-    assert line.startswith('agentflow.json: auth: expected null, "none", "jwt", {"method": "jwt"')
+    assert line.startswith(
+        'agentflow.json: auth: expected null, "none", "jwt", "api_key", an object'
+    )
 
 
 def test_a_misspelt_method_gets_a_suggestion(problems: Problems) -> None:
@@ -112,10 +125,11 @@ def test_a_mistake_in_auth_is_one_line(
 
 def test_jwt_reads_its_variables(load: Load, secret: str) -> None:
     os.environ.update(JWT_SECRET_KEY=secret, JWT_ISSUER="me", JWT_AUDIENCE="you")
-    auth = jwt_of(load({"auth": "jwt"}))
-    assert auth.secret_key.get_secret_value() == secret
-    assert (auth.algorithm, auth.issuer, auth.audience) == ("HS256", "me", "you")
-    assert (auth.leeway, auth.allow_weak_secret, auth.user_id_claim) == (5.0, False, None)
+    config = load({"auth": "jwt"})
+    auth = jwt_of(config)
+    assert keys_of(config) == (KeyConfig(None, "HS256", SecretStr(secret), "JWT_SECRET_KEY"),)
+    assert (auth.algorithms, auth.issuer, auth.audience) == (("HS256",), "me", ("you",))
+    assert (auth.leeway, auth.allow_weak_secret, auth.claims) == (5.0, False, ClaimsConfig())
 
 
 def test_jwt_settings_of_the_file_are_used_and_variables_beat_them(load: Load, secret: str) -> None:
@@ -126,12 +140,14 @@ def test_jwt_settings_of_the_file_are_used_and_variables_beat_them(load: Load, s
         "secret_key": "${MY_KEY}",
         "issuer": "file",
         "audience": ["a", "b"],
-        "user_id_claim": "email",
+        "claims": {"user_id": "email"},
         "leeway": 0,
     }
-    auth = jwt_of(load({"auth": section}))
-    assert (auth.algorithm, auth.issuer, auth.audience) == ("HS512", "environment", ["a", "b"])
-    assert (auth.user_id_claim, auth.leeway, auth.secret_name) == ("email", 0.0, "MY_KEY")
+    config = load({"auth": section})
+    auth = jwt_of(config)
+    assert (auth.algorithms, auth.issuer, auth.audience) == (("HS512",), "environment", ("a", "b"))
+    assert (auth.claims.user_id, auth.leeway) == ("email", 0.0)
+    assert [key.name for key in keys_of(config)] == ["MY_KEY"]
 
 
 def test_jwt_without_a_key_says_how_to_get_one(problems: Problems) -> None:
@@ -145,7 +161,7 @@ def test_jwt_without_a_key_says_how_to_get_one(problems: Problems) -> None:
 
 def test_jwt_variables_are_checked_only_where_they_matter(load: Load, problems: Problems) -> None:
     os.environ.update(JWT_SECRET_KEY="x", JWT_ALGORITHM="none", JWT_ISSUER="")
-    assert load({"auth": "none"}).auth == NoAuthConfig()
+    assert load({"auth": "none"}).auth == (NoAuthConfig(),)
     lines = problems({"auth": "jwt"})
     assert lines[0].startswith('environment: JWT_ALGORITHM: expected "HS256"')
     assert lines[1] == "environment: JWT_ISSUER: expected some text, found an empty string"
@@ -156,7 +172,7 @@ def test_a_pem_needs_its_algorithm(load: Load, problems: Problems) -> None:
     (line,) = problems({"auth": "jwt"})
     assert line.startswith("agentflow.json: auth.algorithm: is missing: JWT_SECRET_KEY holds a PEM")
     os.environ["JWT_ALGORITHM"] = "ES256"
-    assert jwt_of(load({"auth": "jwt"})).algorithm == "ES256"
+    assert jwt_of(load({"auth": "jwt"})).algorithms == ("ES256",)
 
 
 @pytest.mark.parametrize("written", ["hunter2hunter2", "${X:-hunter2hunter2}", "x${X}"])
@@ -173,7 +189,7 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(
 def test_two_different_keys_are_refused(load: Load, problems: Problems, secret: str) -> None:
     section = {"auth": {"method": "jwt", "secret_key": "${MY_KEY}"}}
     os.environ.update(MY_KEY=secret, JWT_SECRET_KEY=secret)
-    assert jwt_of(load(section)).secret_name == "MY_KEY"
+    assert [key.name for key in keys_of(load(section))] == ["MY_KEY"]
     os.environ["JWT_SECRET_KEY"] = "another"
     (line,) = problems(section)
     assert line.endswith("MY_KEY and JWT_SECRET_KEY differ; set only one of them")
@@ -187,7 +203,7 @@ def test_an_unset_key_variable_is_one_problem(problems: Problems) -> None:
 
 def test_custom_auth_keeps_its_options(load: Load) -> None:
     auth = load({"auth": {"method": "custom", "path": "a:B", "options": {"n": [1]}}}).auth
-    assert auth == CustomAuthConfig(path="a:B", options={"n": [1]})
+    assert auth == (CustomAuthConfig(path="a:B", options={"n": [1]}),)
 
 
 def test_no_secret_is_shown(load: Load, secret: str) -> None:
@@ -221,8 +237,17 @@ def test_no_secret_is_shown(load: Load, secret: str) -> None:
 def test_every_setting_is_shown(load: Load, secret: str) -> None:
     os.environ["JWT_SECRET_KEY"] = secret
     shown = effective(load({"auth": "jwt"}))
-    assert shown["auth"]["secret_key"] == "********"
-    assert shown["auth"]["algorithm"] == "HS256"
+    assert shown["auth"]["source"] == {
+        "keys": [
+            {
+                "kid": None,
+                "algorithm": "HS256",
+                "name": "JWT_SECRET_KEY",
+                "material": "********",
+            }
+        ]
+    }
+    assert shown["auth"]["algorithms"] == ["HS256"]
     assert shown["port"] == 8000
     assert Path(shown["database_path"]).name == "agentflow.db"
     assert effective(load({}))["auth"] is None

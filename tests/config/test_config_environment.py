@@ -15,8 +15,9 @@ LEVELS = '"debug", "info", "warning", "error" or "critical"'
 
 
 def options(config: Config) -> dict[str, Any]:
-    assert isinstance(config.auth, CustomAuthConfig)
-    return config.auth.options
+    (method,) = config.auth
+    assert isinstance(method, CustomAuthConfig)
+    return method.options
 
 
 def custom(**values: Any) -> dict[str, Any]:

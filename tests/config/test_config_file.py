@@ -20,7 +20,7 @@ Problems = Callable[..., Sequence[str]]
 def test_one_agent_is_enough(load: Load, tmp_path: Path) -> None:
     config = load({})
     assert config.agents == {"agent": "graph.react:app"}
-    assert config.auth == NoAuthConfig()
+    assert config.auth == (NoAuthConfig(),)
     assert (config.host, config.port, config.log_level) == ("127.0.0.1", 8000, "info")
     assert config.folder == tmp_path
     assert config.path == tmp_path / "agentflow.json"
@@ -63,7 +63,7 @@ def test_every_problem_is_reported_at_once(problems: Problems) -> None:
         ({"Auth": "jwt"}, 'Auth: unknown key – did you mean "auth"?'),
         ({"authentication": "jwt"}, 'authentication: unknown key – did you mean "auth"?'),
         ({"public-url": 1}, 'public-url: unknown key – did you mean "public_url"?'),
-        ({"redis": "redis://x"}, "redis: unknown key"),
+        ({"token_server": {}}, "token_server: unknown key"),
         ({"zzz\u202e\n": 1}, '"zzz\\u202e\\n": unknown key'),
         ({"port": 1}, "port: unknown key – set it with --port or AGENTFLOW_PORT"),
         (

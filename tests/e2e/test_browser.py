@@ -18,7 +18,7 @@ import jwt
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-DEADLINE = 15.0
+DEADLINE = 60.0
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 OPTIONS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage",

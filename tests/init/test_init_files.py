@@ -75,7 +75,7 @@ def test_no_placeholder_is_left(run_init, tmp_path, auth):
 def test_the_configuration_is_valid(run_init, tmp_path, auth):
     run_init("--auth", auth)
     config = read_config(tmp_path / "agentflow.json")
-    assert config.auth.method == ("custom" if auth in CUSTOM else auth)
+    assert [one.method for one in config.auth] == ["custom" if auth in CUSTOM else auth]
     assert config.auth_written
 
 

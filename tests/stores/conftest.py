@@ -8,6 +8,7 @@ import pytest
 from agentflow_server.stores.sqlite import SqliteStore
 
 pytest.register_assert_rewrite(
+    "agentflow_server.testing.store_credentials",
     "agentflow_server.testing.store_data",
     "agentflow_server.testing.store_messages",
     "agentflow_server.testing.store_runs",

@@ -11,7 +11,7 @@ def document(project):
 
 
 def test_every_secured_operation_names_the_scheme_and_no_public_one_does(document):
-    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert document["components"]["securitySchemes"]["jwt"]["scheme"] == "bearer"
     for path, operations in document["paths"].items():
         for operation in operations.values():
             public = path == "/ping" or path.startswith("/health/")

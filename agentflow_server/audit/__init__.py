@@ -1,0 +1,49 @@
+"""Who did what, and who was refused: one line for each security decision, tied to the last."""
+
+import os
+from pathlib import Path
+
+from agentflow_server.audit.chain import Chain
+from agentflow_server.audit.file import AuditFile
+from agentflow_server.audit.queue import NullAuditLog, QueuedAuditLog
+from agentflow_server.audit.stdout import AuditStream
+from agentflow_server.audit.table import AuditRows, AuditTable
+from agentflow_server.config import AuditConfig
+from agentflow_server.errors import ConfigError
+from agentflow_server.interfaces import AuditLog
+
+KEY_VARIABLE = "AGENTFLOW_AUDIT_KEY"
+_SHORTEST_KEY = 32
+
+
+def open_audit(config: AuditConfig, *, folder: Path, table: AuditTable) -> AuditLog:
+    """The log that `observability.audit` asks for; nothing is written before its `open`.
+
+    `folder` is the base of a relative path, `table` the database's. The key for the hashes comes
+    from the environment. Raises ConfigError, as does the log's `open`.
+    """
+    match config.sink:
+        case "off":
+            return NullAuditLog()
+        case "stdout":
+            return QueuedAuditLog(AuditStream(open_chain()))
+        case "file":
+            return QueuedAuditLog(AuditFile(folder / str(config.path), open_chain()))
+        case "database":
+            return QueuedAuditLog(AuditRows(table, open_chain()))
+
+
+def open_chain() -> Chain:
+    """Keyed, if AGENTFLOW_AUDIT_KEY is set. Raises ConfigError."""
+    key = os.environ.get(KEY_VARIABLE)
+    if key is None:
+        return Chain()
+    if len(key.encode()) < _SHORTEST_KEY or len(set(key)) < 8:
+        raise ConfigError(
+            f"{KEY_VARIABLE}: expected at least {_SHORTEST_KEY} random characters; "
+            "`agentflow secret` prints some"
+        )
+    return Chain(key.encode())
+
+
+__all__ = ["KEY_VARIABLE", "open_audit", "open_chain"]

@@ -1,0 +1,187 @@
+"""From the `auth` section to the authenticator that was meant."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agentflow_server.auth.anonymous import NoAuth
+from agentflow_server.auth.any_of import AnyOf
+from agentflow_server.auth.api_key import ApiKeyAuth
+from agentflow_server.auth.backend import load_backend
+from agentflow_server.auth.claim_rules import ClaimRules
+from agentflow_server.auth.custom import CustomAuth
+from agentflow_server.auth.fetching import Fetcher
+from agentflow_server.auth.introspection import MAX_ANSWER, IntrospectionAuth, IntrospectionClient
+from agentflow_server.auth.jwks import parse_jwks
+from agentflow_server.auth.jwt import JwtAuth
+from agentflow_server.auth.key_set import FixedKeys, KeySet, KeySource
+from agentflow_server.auth.keys import load_key
+from agentflow_server.auth.remote_keys import RemoteKeys
+from agentflow_server.config import (
+    ApiKeyConfig,
+    AuthConfig,
+    CustomAuthConfig,
+    Discovery,
+    IntrospectionConfig,
+    JwksFile,
+    JwksUrl,
+    JwtConfig,
+    NoAuthConfig,
+    StaticKeys,
+)
+from agentflow_server.errors import ConfigError
+from agentflow_server.interfaces import Authenticator, CredentialStore
+
+
+def open_authenticator(
+    configs: Sequence[AuthConfig], *, credentials: CredentialStore
+) -> Authenticator:
+    """Load key material or the user's backend, and judge it; nothing is fetched yet.
+
+    Raises ConfigError with every problem there is.
+    """
+    methods: list[Authenticator] = []
+    problems: list[str] = []
+    for config in configs:
+        try:
+            methods.append(_open_method(config, configs, credentials))
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+    if problems:
+        raise ConfigError(*problems)
+    return methods[0] if len(methods) == 1 else AnyOf(methods)
+
+
+def open_jwt(config: JwtConfig, configs: Sequence[AuthConfig] = ()) -> JwtAuth:
+    """`configs` are all methods of the server, by default this one. Raises ConfigError."""
+    issuers = {other.issuer for other in configs if isinstance(other, JwtConfig)}
+    return JwtAuth(
+        _open_keys(config),
+        replace(
+            _make_rules(config, configs or (config,)),
+            leeway=config.leeway,
+            max_lifetime=config.max_lifetime,
+            max_age=config.max_age,
+        ),
+        token_type=config.token_type,
+        foreign_issuers=frozenset(issuer for issuer in issuers if issuer is not None),
+    )
+
+
+def _open_method(
+    config: AuthConfig, configs: Sequence[AuthConfig], credentials: CredentialStore
+) -> Authenticator:
+    match config:
+        case NoAuthConfig():
+            return NoAuth()
+        case JwtConfig():
+            return open_jwt(config, configs)
+        case IntrospectionConfig():
+            return _open_introspection(config, configs, credentials)
+        case ApiKeyConfig():
+            return ApiKeyAuth(credentials, header=config.header)
+        case CustomAuthConfig():
+            backend = load_backend(config.path, config.options)
+            foreign = _foreign_namespaces(None, configs)
+            return CustomAuth(backend, timeout=config.timeout, reserved=foreign)
+
+
+def _open_keys(config: JwtConfig) -> KeySource:
+    match config.source:
+        case StaticKeys(keys):
+            return FixedKeys(
+                KeySet(
+                    load_key(
+                        key.material.get_secret_value(),
+                        key.algorithm,
+                        variable=key.name,
+                        key_id=key.kid,
+                        allow_weak_secret=config.allow_weak_secret,
+                    )
+                    for key in keys
+                )
+            )
+        case JwksFile(path):
+            return FixedKeys(_read_jwks(path, config.algorithms))
+        case JwksUrl(url):
+            return RemoteKeys(issuer=config.issuer, url=url, algorithms=config.algorithms)
+        case Discovery():
+            return RemoteKeys(issuer=config.issuer, algorithms=config.algorithms)
+
+
+def _read_jwks(path: Path, algorithms: Sequence[str]) -> KeySet:
+    try:
+        keys = parse_jwks(path.read_bytes(), algorithms)
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path}: {exc}") from None
+    if not keys.keys:
+        raise ConfigError(f"{path}: has no key that can verify a token with {_join(algorithms)}")
+    return keys
+
+
+def _join(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _open_introspection(
+    config: IntrospectionConfig, configs: Sequence[AuthConfig], credentials: CredentialStore
+) -> IntrospectionAuth:
+    others = [ApiKeyAuth(credentials) for other in configs if isinstance(other, ApiKeyConfig)]
+    return IntrospectionAuth(
+        IntrospectionClient(
+            config.url,
+            config.client_id,
+            config.client_secret.get_secret_value(),
+            config.client_auth,
+        ),
+        _make_rules(config, configs),
+        cache_seconds=config.cache_seconds,
+        leaves_jwts=config is not configs[-1],
+        is_foreign=lambda credential: any(other.recognises(credential) for other in others),
+        fetcher=Fetcher(timeout=config.timeout, max_bytes=MAX_ANSWER),
+    )
+
+
+def _make_rules(
+    config: JwtConfig | IntrospectionConfig, configs: Sequence[AuthConfig]
+) -> ClaimRules:
+    return ClaimRules(
+        issuer=config.issuer,
+        audience=frozenset(config.audience),
+        user_id_claim=config.claims.user_id,
+        scope_claims=config.claims.scopes,
+        role_claims=config.claims.roles,
+        required=config.claims.required,
+        namespace=_find_namespace(config, configs),
+        reserved=_foreign_namespaces(config, configs),
+    )
+
+
+def _find_namespace(config: AuthConfig, configs: Sequence[AuthConfig]) -> str:
+    """What comes before the user ids of one method: nothing where they can stand alone."""
+    issuer = _find_issuer(config)
+    is_only = sum(_find_issuer(other) is not None for other in configs) == 1
+    if issuer is None or is_only or _is_primary(config):
+        return ""
+    return f"{issuer}|"
+
+
+def _is_primary(config: AuthConfig) -> bool:
+    return isinstance(config, JwtConfig | IntrospectionConfig) and config.primary
+
+
+def _find_issuer(config: AuthConfig) -> str | None:
+    """Who vouches for the users; None when it is this server itself."""
+    match config:
+        case JwtConfig():
+            return config.issuer
+        case IntrospectionConfig():
+            return config.issuer or config.url
+    return None
+
+
+def _foreign_namespaces(
+    config: AuthConfig | None, configs: Sequence[AuthConfig]
+) -> tuple[str, ...]:
+    namespaces = (_find_namespace(other, configs) for other in configs if other is not config)
+    return tuple(namespace for namespace in namespaces if namespace)

@@ -1,0 +1,105 @@
+"""`agentflow api-keys`: make, list and revoke API keys, also while a server runs."""
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import typer
+
+from agentflow_server.auth.api_key import make_api_key, split_api_key
+from agentflow_server.cli.credential_store import tell, use_credentials
+from agentflow_server.cli.durations import parse_duration
+from agentflow_server.cli.failures import explained, fail
+from agentflow_server.cli.logs import escape
+from agentflow_server.errors import ConfigError
+from agentflow_server.models import ApiKey
+
+NO_SUCH_KEY = 1
+
+_COLUMNS = ("KEY ID", "USER", "STATE", "CREATED", "EXPIRES", "LAST USED", "SCOPES", "NAME")
+_NOTHING = "–"
+
+
+def create_key(
+    config: Path | None,
+    database: str | None,
+    *,
+    user_id: str,
+    name: str | None,
+    scopes: Sequence[str],
+    expires: str | None,
+) -> None:
+    """Nothing but the key goes to stdout."""
+    with explained():
+        now = datetime.now(UTC)
+        expires_at = None
+        if expires is not None:
+            expires_at = now + timedelta(seconds=parse_duration(expires, option="--expires"))
+        try:
+            text, key, secret_hash = make_api_key(
+                user_id, name=name, scopes=scopes, created_at=now, expires_at=expires_at
+            )
+        except ValueError as exc:
+            raise ConfigError(f"api-keys create: {exc}") from exc
+    use_credentials(config, database, lambda store: store.add_api_key(key, secret_hash))
+    typer.echo(text)
+    facts = {
+        "Key id": key.key_id,
+        "User": key.user_id,
+        "Name": key.name or _NOTHING,
+        "Scopes": " ".join(key.scopes) or _NOTHING,
+        "Expires": _date(expires_at) if expires_at else "never",
+    }
+    tell(*(f"  {label:<8} {value}" for label, value in facts.items()))
+    tell("The key is shown only now: the database holds a hash of it.")
+
+
+def list_keys(
+    config: Path | None, database: str | None, *, user_id: str | None, as_json: bool
+) -> None:
+    keys = use_credentials(config, database, lambda store: store.list_api_keys(user_id))
+    if as_json:
+        shown = [key.model_dump(mode="json") for key in keys]
+        typer.echo(json.dumps(shown, indent=2))
+    elif keys:
+        now = datetime.now(UTC)
+        typer.echo(_tabulate([_COLUMNS, *(_describe(key, now) for key in keys)]))
+    else:
+        tell("There are no API keys.")
+
+
+def revoke_key(config: Path | None, database: str | None, key_id: str) -> None:
+    # A key that has leaked is at hand as a whole; whatever was given is not repeated.
+    parts = split_api_key(key_id)
+    wanted = parts[0] if parts else key_id
+    if use_credentials(config, database, lambda store: store.revoke_api_key(wanted, time.time())):
+        tell("Revoked: the key is refused from now on.")
+    else:
+        fail('There is no such API key; "agentflow api-keys list" shows them.', code=NO_SUCH_KEY)
+
+
+def _describe(key: ApiKey, now: datetime) -> Sequence[str]:
+    state = "valid"
+    if key.revoked_at is not None:
+        state = "revoked"
+    elif key.expires_at is not None and now >= key.expires_at:
+        state = "expired"
+    times = (key.created_at, key.expires_at, key.last_used_at)
+    dates = (_date(time) if time else _NOTHING for time in times)
+    scopes = " ".join(key.scopes)
+    return key.key_id, key.user_id, state, *dates, scopes or _NOTHING, key.name or _NOTHING
+
+
+def _date(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%MZ}"
+
+
+def _tabulate(rows: Sequence[Sequence[str]]) -> str:
+    cells = [[escape(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )

@@ -1,0 +1,151 @@
+"""From the config to the implementations it asks for, each checked; nothing is opened yet."""
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from agentflow_server.adapters import open_agents
+from agentflow_server.audit import open_audit
+from agentflow_server.auth import Revocations, open_authenticator
+from agentflow_server.auth.authorization import (
+    ADMIN,
+    OwnerAuthorizer,
+    ScopeAuthorizer,
+    load_authorizer,
+)
+from agentflow_server.config import Config, NoAuthConfig
+from agentflow_server.errors import ConfigError
+from agentflow_server.interfaces import Agent, Authorizer, Store
+from agentflow_server.limits import open_limiter
+from agentflow_server.limits.address import parse_networks
+from agentflow_server.models import JsonObject
+from agentflow_server.runs.naming import GenerateName, load_generator
+from agentflow_server.stores.sqlite import SqliteStore
+from agentflow_server.stores.sqlite_audit import SqliteAuditTable
+from agentflow_server.web.door import DoorRules, Guards
+from agentflow_server.web.scopes import SCOPES
+
+T = TypeVar("T")
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a server is made of."""
+
+    store: Store
+    agents: dict[str, Agent]
+    generate_name: GenerateName | None
+    guards: Guards
+    door_rules: DoorRules
+
+
+def choose_parts(config: Config) -> Parts:
+    """Load the agents, the authentication, the keys. Raises ConfigError with every problem."""
+    store = SqliteStore(config.database_path)
+    problems: list[str] = []
+
+    def attempt(choose: Callable[[], T]) -> T | None:
+        try:
+            return choose()
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+            return None
+
+    guards = attempt(lambda: _choose_guards(config, store))
+    agents = attempt(
+        lambda: open_agents(
+            config.agents,
+            database=store,
+            checkpointer=config.checkpointer,
+            store=config.store,
+            durability=config.runs.durability,
+        )
+    )
+    generator_path = config.thread_name_generator
+    generate_name = attempt(lambda: load_generator(generator_path) if generator_path else None)
+    rules = attempt(lambda: _choose_rules(config))
+    if guards is None or agents is None or rules is None or problems:
+        raise ConfigError(*problems)
+    return Parts(store, agents, generate_name, guards, rules)
+
+
+def resource_metadata(config: Config) -> tuple[str, JsonObject] | None:
+    """The RFC 9728 document and its URL, where a client can be told who issues tokens."""
+    issuers = [issuer for auth in config.auth if (issuer := _issuer_of(auth)) is not None]
+    if config.public_url is None or not issuers:
+        return None
+    resource = config.public_url
+    parts = urlsplit(resource)
+    document = {
+        "resource": resource,
+        "authorization_servers": issuers,
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": sorted(set(SCOPES.values())),
+    }
+    return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}", document
+
+
+def _issuer_of(auth: Any) -> str | None:
+    issuer: str | None = getattr(auth, "issuer", None)  # only some methods have one
+    return issuer if issuer is not None and issuer.startswith(("https://", "http://")) else None
+
+
+def _choose_guards(config: Config, store: SqliteStore) -> Guards:
+    is_open = config.auth == (NoAuthConfig(),)
+    audit = config.observability.audit
+    return Guards(
+        authenticator=open_authenticator(config.auth, credentials=store),
+        authorizer=_choose_authorizer(config),
+        limiter=open_limiter(config.redis),
+        revocations=None if is_open else Revocations(store),
+        audit=None
+        if audit.sink == "off"
+        else open_audit(audit, folder=config.folder, table=SqliteAuditTable(store)),
+    )
+
+
+def _choose_authorizer(config: Config) -> Authorizer:
+    match config.authorization:
+        case None:
+            return OwnerAuthorizer()
+        case str(path):
+            return load_authorizer(path)
+        case rules:
+            written = [
+                *rules.default_scopes,
+                *(s for scopes in rules.roles.values() for s in scopes),
+            ]
+            _refuse_unknown("authorization", written, {*SCOPES.values(), ADMIN})
+            return ScopeAuthorizer(rules.roles, rules.default_scopes)
+
+
+def _choose_rules(config: Config) -> DoorRules:
+    limits = config.rate_limit
+    routes = {f"{method} {path}" for method, path in SCOPES}
+    _refuse_unknown("rate_limit.routes", limits.routes, routes)
+    return DoorRules(
+        per_principal=limits.per_principal,
+        per_address=limits.per_address,
+        failed_auth=limits.failed_auth,
+        routes=limits.routes,
+        trusted_proxies=parse_networks(config.limits.trusted_proxies),
+    )
+
+
+def _refuse_unknown(setting: str, written: Iterable[str], known: set[str]) -> None:
+    """Raises ConfigError: what names nothing would be accepted and ignored."""
+    problems = []
+    for name in sorted(set(written) - known):
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = (
+            f"did you mean {close[0]!r}?"
+            if close
+            else f"expected one of {', '.join(sorted(known))}"
+        )
+        problems.append(f"{setting}: there is no {name!r} – {hint}")
+    if problems:
+        raise ConfigError(*problems)

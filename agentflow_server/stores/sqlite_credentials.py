@@ -1,0 +1,113 @@
+"""API keys and revocations: SQL for SQLite. Every function runs inside a caller's transaction."""
+
+# ruff: noqa: S608 – SQL is put together from constants of ours only.
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from pydantic_core import from_json
+
+from agentflow_server.errors import IdTaken
+from agentflow_server.models import ApiKey, Revocation
+from agentflow_server.stores.rows import Row, now, to_datetime, to_microseconds, to_text
+
+_KEY_COLUMNS = """
+    key_id, user_id, name, scopes, created_at, expires_at, revoked_at, last_used_at"""
+_ADD_KEY = f"""
+    INSERT INTO api_keys ({_KEY_COLUMNS}, secret_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (key_id) DO NOTHING"""
+FIND_KEY = f"SELECT {_KEY_COLUMNS}, secret_hash FROM api_keys WHERE key_id = ?"
+ALL_KEYS = f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY created_at, rowid"
+KEYS_OF_USER = f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE user_id = ? ORDER BY created_at, rowid"
+_REVOKE_KEY = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE key_id = ?"
+_TOUCH_KEY = """
+    UPDATE api_keys SET last_used_at = ?1
+    WHERE key_id = ?2 AND (last_used_at IS NULL OR last_used_at < ?1)"""
+
+# Of two that say the same of one token or user, the stricter half of each stays.
+_REVOKE = """
+    INSERT INTO revocations (token_id, issuer, user_id, at, expires_at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET
+        at = max(at, excluded.at), expires_at = max(expires_at, excluded.expires_at)"""
+_PRUNE = "DELETE FROM revocations WHERE expires_at <= ?"
+REVOCATIONS = (
+    "SELECT token_id, issuer, user_id, at, expires_at FROM revocations WHERE expires_at > ?"
+)
+
+
+def add_api_key(connection: sqlite3.Connection, key: ApiKey, secret_hash: bytes) -> None:
+    times = (key.created_at, key.expires_at, key.revoked_at, key.last_used_at)
+    row = (
+        key.key_id,
+        key.user_id,
+        key.name,
+        to_text(key.scopes),
+        *(None if time is None else to_microseconds(time) for time in times),
+        secret_hash,
+    )
+    if not connection.execute(_ADD_KEY, row).rowcount:
+        raise IdTaken("The key_id is taken")
+
+
+def find_api_key(connection: sqlite3.Connection, key_id: str) -> tuple[ApiKey, bytes] | None:
+    row = connection.execute(FIND_KEY, (key_id,)).fetchone()
+    return None if row is None else (_read_key(row[:-1]), row[-1])
+
+
+def list_api_keys(connection: sqlite3.Connection, user_id: str | None) -> Sequence[ApiKey]:
+    if user_id is None:
+        return [_read_key(row) for row in connection.execute(ALL_KEYS)]
+    return [_read_key(row) for row in connection.execute(KEYS_OF_USER, (user_id,))]
+
+
+def _read_key(row: Row) -> ApiKey:
+    key_id, user_id, name, scopes, *times = row
+    created_at, expires_at, revoked_at, last_used_at = (
+        None if time is None else to_datetime(time) for time in times
+    )
+    assert created_at is not None  # noqa: S101 – NOT NULL
+    return ApiKey(
+        key_id=key_id,
+        user_id=user_id,
+        name=name,
+        scopes=from_json(scopes),
+        created_at=created_at,
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+        last_used_at=last_used_at,
+    )
+
+
+def revoke_api_key(connection: sqlite3.Connection, key_id: str, at: float) -> bool:
+    return connection.execute(_REVOKE_KEY, (_from_seconds(at), key_id)).rowcount > 0
+
+
+def touch_api_keys(connection: sqlite3.Connection, used: Mapping[str, float]) -> None:
+    rows = [(_from_seconds(moment), key_id) for key_id, moment in used.items()]
+    connection.executemany(_TOUCH_KEY, rows)
+
+
+def add_revocation(connection: sqlite3.Connection, revocation: Revocation) -> None:
+    connection.execute(_PRUNE, (now(),))
+    subject = (revocation.token_id, revocation.issuer, revocation.user_id)
+    times = (revocation.at, revocation.expires_at)
+    row = (*(part or "" for part in subject), *map(_from_seconds, times))
+    connection.execute(_REVOKE, row)
+
+
+def list_revocations(connection: sqlite3.Connection, moment: float) -> Sequence[Revocation]:
+    rows = connection.execute(REVOCATIONS, (_from_seconds(moment),))
+    return [
+        Revocation(
+            at=at / 1_000_000,
+            expires_at=expires_at / 1_000_000,
+            token_id=token_id or None,
+            issuer=issuer or None,
+            user_id=user_id or None,
+        )
+        for token_id, issuer, user_id, at, expires_at in rows
+    ]
+
+
+def _from_seconds(seconds: float) -> int:
+    return round(seconds * 1_000_000)

@@ -1,0 +1,90 @@
+"""What the door writes into the audit log."""
+
+import time
+from base64 import urlsafe_b64decode
+from typing import Any, Literal
+
+from fastapi import HTTPException
+from fastapi.security import HTTPAuthorizationCredentials
+from pydantic_core import from_json
+
+from agentflow_server.errors import AuthUnavailable, NotAuthenticated
+from agentflow_server.interfaces import AuditLog
+from agentflow_server.models import AuditEvent, Principal
+from agentflow_server.web.visit import Visit
+
+MAX_HEADER_CHARS = 1024
+
+
+class Scribe:
+    """Writes one event per decision; without a log, nothing."""
+
+    def __init__(self, audit: AuditLog | None) -> None:
+        self._audit = audit
+
+    def admitted(self, visit: Visit, principal: Principal) -> None:
+        self._write(visit, "authenticate", "success", principal)
+
+    def refused(self, visit: Visit, error: NotAuthenticated | HTTPException) -> None:
+        reason = f"http_{error.status_code}" if isinstance(error, HTTPException) else error.reason
+        self._write(visit, "authenticate", "failure", reason=reason)
+
+    def unavailable(self, visit: Visit, error: AuthUnavailable) -> None:
+        self._write(visit, "authenticate", "error", reason=error.reason)
+
+    def forbidden(self, visit: Visit, principal: Principal, scope: str) -> None:
+        details = {"scope": scope}
+        self._write(visit, "authorize", "failure", principal, reason="not_allowed", details=details)
+
+    def read_as_admin(self, visit: Visit, principal: Principal, owner: str) -> None:
+        self._write(visit, "read_as_admin", "success", principal, details={"owner": owner})
+
+    def _write(
+        self,
+        visit: Visit,
+        action: str,
+        result: Literal["success", "failure", "error"],
+        principal: Principal | None = None,
+        **facts: Any,
+    ) -> None:
+        if self._audit is None:
+            return
+        if principal is not None:
+            facts |= _describe_principal(principal)
+        if visit.credential is not None:
+            facts |= _describe_token(visit.credential)
+        self._audit.record(
+            AuditEvent(
+                time=time.time(),
+                action=action,
+                result=result,
+                client=visit.address,
+                route=visit.route,
+                request_id=visit.request.scope.get("agentflow.request_id"),
+                **facts,
+            )
+        )
+
+
+def _describe_principal(principal: Principal) -> dict[str, Any]:
+    return {
+        "user_id": principal.id or None,
+        "method": principal.method,
+        "issuer": principal.issuer,
+        "token_id": principal.token_id,
+    }
+
+
+def _describe_token(credential: HTTPAuthorizationCredentials) -> dict[str, Any]:
+    """`alg` and `kid` of a JWT, as it says itself; nothing of anything else."""
+    segment, dot, _ = credential.credentials.partition(".")
+    if not dot or len(segment) > MAX_HEADER_CHARS:
+        return {}
+    try:
+        header = from_json(urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+    except ValueError:
+        return {}
+    if not isinstance(header, dict):
+        return {}
+    found = {"algorithm": header.get("alg"), "key_id": header.get("kid")}
+    return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -1,0 +1,153 @@
+"""Which log a configuration gets, and the logs beside the file: table and standard output."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentflow_server.audit import KEY_VARIABLE, open_audit, open_chain
+from agentflow_server.audit.chain import Chain, parse_line
+from agentflow_server.audit.queue import NullAuditLog
+from agentflow_server.audit.reading import TableReader
+from agentflow_server.audit.verifying import Verification
+from agentflow_server.config import AuditConfig
+from agentflow_server.errors import ConfigError
+from agentflow_server.models import AuditEvent
+from agentflow_server.stores.sqlite import SqliteStore
+from agentflow_server.stores.sqlite_audit import SqliteAuditTable
+
+Event = Callable[..., AuditEvent]
+KEY = "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6"
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "agentflow.db"
+
+
+@pytest.fixture
+async def store(database: Path) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(database) as store:
+        yield store
+
+
+@pytest.fixture
+def table(store: SqliteStore) -> SqliteAuditTable:
+    return SqliteAuditTable(store)
+
+
+async def write(table: SqliteAuditTable, folder: Path, *events: AuditEvent, **config: Any) -> None:
+    log = open_audit(AuditConfig(**config), folder=folder, table=table)
+    await log.open()
+    for event in events:
+        log.record(event)
+    await log.close()
+
+
+async def lines_of(table: SqliteAuditTable) -> list[str]:
+    return [line for _, line in await table.read_after(0, 10_000)]
+
+
+def damage(lines: list[str], chain: Chain) -> list[str]:
+    verification = Verification(chain)
+    return [finding for line in lines for finding in verification.check(line)]
+
+
+async def test_off_writes_nothing(table: SqliteAuditTable, tmp_path: Path, event: Event) -> None:
+    assert isinstance(open_audit(AuditConfig(), folder=tmp_path, table=table), NullAuditLog)
+    await write(table, tmp_path, event(), sink="off")
+    assert await lines_of(table) == []
+
+
+async def test_a_file_is_relative_to_the_folder(
+    table: SqliteAuditTable, tmp_path: Path, event: Event
+) -> None:
+    await write(table, tmp_path, event(), sink="file", path="logs/audit.log")
+    (line,) = (tmp_path / "logs" / "audit.log").read_text(encoding="utf-8").splitlines()
+    assert parse_line(line)
+
+
+async def test_stdout_has_a_line_for_each_event(
+    table: SqliteAuditTable, tmp_path: Path, event: Event, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await write(table, tmp_path, event(), event(user_id="a\nb"), sink="stdout")
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == [1, 2]
+    assert damage(lines, Chain()) == []
+
+
+async def test_the_table_keeps_one_chain_over_restarts(
+    table: SqliteAuditTable, tmp_path: Path, event: Event
+) -> None:
+    for _ in range(3):
+        await write(table, tmp_path, event(), event(), sink="database")
+    lines = await lines_of(table)
+    assert len(lines) == 6
+    assert damage(lines, Chain()) == []
+
+
+async def test_a_command_beside_the_server_continues_its_chain(
+    table: SqliteAuditTable, database: Path, tmp_path: Path, event: Event
+) -> None:
+    await write(table, tmp_path, event(), sink="database")
+    async with SqliteStore(database, exclusive=False) as beside:
+        await write(SqliteAuditTable(beside), tmp_path, event(), sink="database")
+    await write(table, tmp_path, event(), sink="database")
+    lines = await lines_of(table)
+    assert len(lines) == 3
+    assert damage(lines, Chain()) == []
+
+
+async def test_an_edited_row_is_found(
+    store: SqliteStore, table: SqliteAuditTable, tmp_path: Path, event: Event
+) -> None:
+    await write(table, tmp_path, *[event(user_id="alice")] * 3, sink="database")
+    sql = "UPDATE audit_log SET line = replace(line, 'alice', 'bobby') WHERE position = 2"
+    await store.write(lambda connection: connection.execute(sql).rowcount)
+    assert damage(await lines_of(table), Chain()) == [
+        "seq 2: was changed, or written with another key"
+    ]
+
+
+async def test_the_table_is_read_page_by_page(
+    table: SqliteAuditTable, tmp_path: Path, event: Event
+) -> None:
+    assert await (await TableReader.make(table)).news() == []
+    await write(table, tmp_path, *[event()] * 1200, sink="database")
+    reader = await TableReader.make(table)
+    await write(table, tmp_path, event(user_id="later"), sink="database")
+    oldest = [line async for _, line in reader.oldest_first()]
+    newest = [line async for line in reader.newest_first()]
+    assert [json.loads(line)["seq"] for line in oldest] == list(range(1, 1202))
+    assert newest == oldest[-2::-1]
+    assert await reader.news() == oldest[-1:]
+    assert await reader.news() == []
+
+
+async def test_a_key_seals_the_lines(
+    table: SqliteAuditTable, tmp_path: Path, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    assert open_chain().is_keyed
+    await write(table, tmp_path, event(), sink="database")
+    lines = await lines_of(table)
+    assert damage(lines, Chain(KEY.encode())) == []
+    assert damage(lines, Chain()) != []
+    assert KEY not in lines[0]
+
+
+@pytest.mark.parametrize("key", ["", "short", "a" * 64, "ab" * 32])
+def test_a_weak_key_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    with pytest.raises(ConfigError) as caught:
+        open_chain()
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{KEY_VARIABLE}: expected at least 32 random characters")
+    assert not key or key not in problem

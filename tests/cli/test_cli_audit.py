@@ -1,0 +1,188 @@
+"""`agentflow audit`: verify and tail, for files and the database."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from agentflow_server.audit.chain import START, Chain
+from agentflow_server.audit.file import AuditFile
+from agentflow_server.cli.auditing import record_act
+from agentflow_server.config import read_config
+from agentflow_server.models import AuditEvent
+from agentflow_server.stores.sqlite import SqliteStore
+
+Run = Callable[..., Any]
+Project = Callable[..., Path]
+
+KEY = "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6"
+FILE = {"audit": {"sink": "file", "path": "audit.log"}}
+DATABASE = {"audit": {"sink": "database"}}
+
+
+def make_event(user: str) -> AuditEvent:
+    return AuditEvent(1_700_000_000.0, "authenticate", "success", user_id=user)
+
+
+def write_file(path: Path, *users: str) -> None:
+    async def write() -> None:
+        await AuditFile(path, Chain()).append([make_event(user) for user in users])
+
+    anyio.run(write)
+
+
+def write_configured(*users: str) -> None:
+    async def write() -> None:
+        config = read_config()
+        async with SqliteStore(config.database_path, exclusive=False) as store:
+            for user in users:
+                await record_act(config, store, make_event(user))
+
+    anyio.run(write)
+
+
+def users_in(output: str) -> Sequence[str]:
+    return [json.loads(line)["user_id"] for line in output.splitlines()]
+
+
+@pytest.fixture(params=[FILE, DATABASE], ids=["file", "database"])
+def folder(request: pytest.FixtureRequest, project: Project) -> Path:
+    """A project with a log of three lines."""
+    path = project(observability=request.param)
+    write_configured("alice", "bob", "alice")
+    return path
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_untouched_log_verifies(run: Run) -> None:
+    result = run("audit", "verify")
+    assert result.exit_code == 0
+    assert "Lines: 3; the last is seq 3, hash " in result.stdout
+    assert "None was changed, removed or moved." in result.stdout
+    assert "AGENTFLOW_AUDIT_KEY" in result.stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_newest_lines_are_shown(run: Run) -> None:
+    assert users_in(run("audit", "tail").stdout) == ["alice", "bob", "alice"]
+    assert users_in(run("audit", "tail", "-n", "2").stdout) == ["bob", "alice"]
+    assert run("audit", "tail", "-n", "0").stdout == ""
+
+
+@pytest.mark.usefixtures("folder")
+def test_one_users_lines_are_shown(run: Run) -> None:
+    assert users_in(run("audit", "tail", "--user", "alice").stdout) == ["alice", "alice"]
+    assert users_in(run("audit", "tail", "--user", "bob", "-n", "1").stdout) == ["bob"]
+    assert run("audit", "tail", "--user", "ali").stdout == ""
+
+
+def test_a_damaged_file_is_told_line_by_line(project: Project, run: Run) -> None:
+    path = project(observability=FILE) / "audit.log"
+    write_file(path, "alice", "bob", "carol", "dave")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[1] = lines[1].replace("bob", "eve")
+    del lines[2]
+    path.write_text("\n".join([*lines, "\x1b[2Jgarbage"]), encoding="utf-8")
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"{path}:2: seq 2: was changed, or written with another key",
+        f"{path}:3: seq 4: before it seq 3 is missing",
+        f"{path}:4: is not a line of an audit log",
+    ]
+    assert "None was changed" not in result.stdout
+    assert "\x1b" not in run("audit", "tail").stdout
+
+
+def test_endless_damage_is_told_in_short(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "noise"
+    path.write_text("garbage\n" * 1000, encoding="utf-8")
+    result = run("audit", "verify", str(path))
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 51
+    assert result.stderr.splitlines()[-1] == "… and 950 more"
+
+
+def test_rotated_files_are_verified_together_or_as_parts(tmp_path: Path, run: Run) -> None:
+    old, new = tmp_path / "audit.log.1", tmp_path / "audit.log"
+    lines = Chain().extend(START, map(make_event, "abcd"))[0]
+    old.write_text("".join(f"{line}\n" for line in lines[:2]), encoding="utf-8")
+    new.write_text("".join(f"{line}\n" for line in lines[2:]), encoding="utf-8")
+    assert run("audit", "verify", str(old), str(new)).exit_code == 0
+    assert run("audit", "verify", "--part", str(new)).exit_code == 0
+    result = run("audit", "verify", str(new))
+    assert result.exit_code == 1
+    assert "before it 1–2 is missing" in result.stderr
+
+
+def test_the_key_may_be_in_the_dotenv_file(project: Project, run: Run) -> None:
+    folder = project(observability=FILE, env=".env")
+    (folder / ".env").write_text(f"AGENTFLOW_AUDIT_KEY={KEY}\n", encoding="utf-8")
+    lines = Chain(KEY.encode()).extend(START, [make_event("alice")])[0]
+    (folder / "audit.log").write_text(f"{lines[0]}\n", encoding="utf-8")
+    result = run("audit", "verify")
+    assert result.exit_code == 0
+    assert "AGENTFLOW_AUDIT_KEY" not in result.stdout
+    del os.environ["AGENTFLOW_AUDIT_KEY"]
+    assert run("audit", "verify", "audit.log").exit_code == 1
+    assert run("audit", "verify", "--config", "agentflow.json", "audit.log").exit_code == 0
+
+
+@pytest.mark.parametrize("sink", ["off", "stdout"])
+def test_without_a_log_there_is_nothing_to_read(sink: str, project: Project, run: Run) -> None:
+    project(observability={"audit": {"sink": sink}})
+    for command in ("verify", "tail"):
+        result = run("audit", command)
+        assert result.exit_code == 2
+        assert f'the sink is "{sink}"' in result.stderr
+
+
+def test_a_file_that_is_missing_is_named(project: Project, run: Run) -> None:
+    project(observability=FILE)
+    result = run("audit", "verify")
+    assert result.exit_code == 2
+    assert "audit.log: cannot be read: No such file" in result.stderr
+
+
+def test_an_act_is_not_written_to_the_output_of_a_command(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project(observability={"audit": {"sink": "stdout"}})
+    write_configured("alice")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("sink", [FILE, DATABASE], ids=["file", "database"])
+def test_following_shows_what_comes(
+    sink: dict[str, Any], project: Project, start: Callable[..., Any]
+) -> None:
+    folder = project(observability=sink)
+    write_configured("alice", "bob")
+    running = start("audit", "tail", "--follow", "-n", "1")
+    running.wait_for('"bob"')
+    write_configured("carol")
+    running.wait_for('"carol"')
+    if sink is FILE:
+        (folder / "audit.log").rename(folder / "audit.log.1")
+        write_configured("dave")
+        running.wait_for('"dave"')
+        os.truncate(folder / "audit.log", 0)
+        write_file(folder / "audit.log", "x")
+        running.wait_for('"x"')
+    assert running.stop(signal.SIGINT) == 0
+    assert not any("alice" in line for line in running.stdout)
+    assert running.stderr == []
+
+
+def test_help_waits_for_no_framework(run: Run) -> None:
+    assert "verify" in run("audit", "--help").stdout
+    script = "import sys, agentflow_server.cli; print('agentflow_server.audit' in sys.modules)"
+    shown = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert shown == "False\n"

@@ -1,0 +1,82 @@
+"""How often who may ask, and whom a flood costs."""
+
+import asyncio
+
+
+async def test_a_caller_has_a_quota_of_his_own(serve, as_user):
+    client = await serve(auth="jwt", rate_limit={"per_principal": "3/hour"})
+    answers = [await client.get("/threads", headers=as_user("alice")) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[0].headers["ratelimit-policy"] == '"principal";q=3;w=3600'
+    assert answers[0].headers["ratelimit"].startswith('"principal";r=2;t=')
+    refused = answers[-1]
+    assert refused.json()["code"] == "rate_limited"
+    assert 1 <= int(refused.headers["retry-after"]) <= 3600
+    assert (await client.get("/threads", headers=as_user("bob"))).status_code == 200
+
+
+async def test_an_address_has_a_quota_whoever_asks_from_it(serve, as_user):
+    client = await serve(auth="jwt", rate_limit={"per_address": "2/hour"})
+    statuses = [(await client.get("/threads", headers=as_user(user))).status_code for user in "abc"]
+    assert statuses == [200, 200, 429]
+    assert (await client.get("/ping")).status_code == 200
+
+
+async def test_a_route_has_a_quota(serve, as_user):
+    client = await serve(auth="jwt", rate_limit={"routes": {"POST /threads": "1/hour"}})
+    assert (await client.post("/threads", headers=as_user())).status_code == 200
+    assert (await client.post("/threads", headers=as_user())).status_code == 429
+    assert (await client.get("/threads", headers=as_user())).status_code == 200
+
+
+async def test_r65_a_flood_of_bad_tokens_costs_the_attacker_and_nobody_else(serve, as_user):
+    client = await serve(auth="jwt", rate_limit={"failed_auth": "5/hour"})
+    bad = {"Authorization": "Bearer a.b.c", "X-Forwarded-For": "203.0.113.9"}
+    statuses = [(await client.get("/threads", headers=bad)).status_code for _ in range(8)]
+    assert statuses == [401] * 5 + [429] * 3
+    moved = bad | {"X-Forwarded-For": "203.0.113.10"}
+    assert (await client.get("/threads", headers=moved)).status_code == 429, "no proxy is trusted"
+    good = await client.get("/threads", headers=as_user("alice"))
+    assert good.status_code == 200, "a good token from the same address is not stopped"
+    assert (await client.get("/threads")).status_code == 401, "nor is a request without one"
+
+
+async def test_r32_a_trusted_proxy_is_believed_about_addresses(serve):
+    client = await serve(
+        auth="jwt",
+        rate_limit={"failed_auth": "1/hour"},
+        limits={"trusted_proxies": ["127.0.0.0/8"]},
+    )
+    for last in (1, 2):
+        headers = {"Authorization": "Bearer x", "X-Forwarded-For": f"203.0.113.{last}"}
+        assert (await client.get("/threads", headers=headers)).status_code == 401
+    again = {"Authorization": "Bearer x", "X-Forwarded-For": "198.51.100.7, 203.0.113.1"}
+    assert (await client.get("/threads", headers=again)).status_code == 429
+
+
+SLOW = """
+import asyncio
+gate = asyncio.Event()
+async def app(messages, config):
+    if messages[-1]["content"] == "open":
+        gate.set()
+    await asyncio.wait_for(gate.wait(), 10)
+    return "done"
+"""
+
+
+async def test_more_requests_at_once_than_allowed_are_a_503(serve, new_thread):
+    client = await serve(SLOW, limits={"concurrent_requests": 2})
+    first, second = await new_thread(client), await new_thread(client)
+    waiting = asyncio.create_task(client.post(f"/threads/{first}/messages", json={"content": "x"}))
+    while (await client.get(f"/threads/{first}")).json()["status"] != "busy":
+        pass
+    opening = asyncio.create_task(
+        client.post(f"/threads/{second}/messages", json={"content": "wait"})
+    )
+    while (crowded := await client.get("/threads")).status_code == 200:
+        await asyncio.sleep(0.005)
+    assert (crowded.status_code, crowded.json()["code"]) == (503, "overloaded")
+    assert (await client.get("/ping")).status_code == 200
+    opening.cancel()
+    waiting.cancel()
