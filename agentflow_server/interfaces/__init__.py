@@ -1,0 +1,53 @@
+"""Everything a user may replace, with its promises in the docstrings."""
+
+from agentflow_server.interfaces.agents import (
+    Agent,
+    AgentEvent,
+    CustomEvent,
+    MessageCompleted,
+    RunContext,
+    TextDelta,
+    ToolCompleted,
+    ToolStarted,
+)
+from agentflow_server.interfaces.engines import (
+    Engine,
+    EventBus,
+    Subscription,
+)
+from agentflow_server.interfaces.guards import (
+    Allowance,
+    AuditLog,
+    Authenticator,
+    Authorizer,
+    BaseAuth,
+    RateLimiter,
+)
+from agentflow_server.interfaces.stores import (
+    CredentialStore,
+    Store,
+)
+from agentflow_server.models import Quota
+
+__all__ = [
+    "Agent",
+    "AgentEvent",
+    "Allowance",
+    "AuditLog",
+    "Authenticator",
+    "Authorizer",
+    "BaseAuth",
+    "CredentialStore",
+    "CustomEvent",
+    "Engine",
+    "EventBus",
+    "MessageCompleted",
+    "Quota",
+    "RateLimiter",
+    "RunContext",
+    "Store",
+    "Subscription",
+    "TextDelta",
+    "ToolCompleted",
+    "ToolStarted",
+]

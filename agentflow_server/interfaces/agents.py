@@ -1,0 +1,101 @@
+"""What runs a turn, and what it is told about it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from agentflow_server.models import JsonObject, Message, NewMessage, Principal
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What an agent is told about the run it is driven for.
+
+    `config` is what a function agent sees: allowed client keys, then claims, then server keys
+    (`thread_id`, `run_id`, `agent`, `user`, `user_id`), the later winning. `client_config` holds
+    the allowed client keys alone, for frameworks that have a place of their own for them.
+    All three are private copies: an agent may change them.
+    """
+
+    thread_id: str
+    run_id: str
+    agent: str
+    principal: Principal
+    config: JsonObject
+    client_config: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the message being written."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageCompleted:
+    """A whole message; deltas since the last one, if any, are parts of it."""
+
+    message: NewMessage
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """The framework is about to call a tool."""
+
+    name: str
+    call_id: str
+    arguments: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCompleted:
+    """A tool has returned."""
+
+    name: str
+    call_id: str
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CustomEvent:
+    """Whatever the agent wants its client to see; `data` is JSON."""
+
+    data: Any
+
+
+AgentEvent = TextDelta | MessageCompleted | ToolStarted | ToolCompleted | CustomEvent
+
+
+class Agent(ABC):
+    """An agent of some framework, made servable by an adapter.
+
+    One instance serves many runs at once and keeps nothing of any of them in itself.
+    """
+
+    kind: ClassVar[str]
+    """What the agent is: `function`, `langgraph`, …; shown by `GET /agents`."""
+
+    remembers: bool = False
+    """True: the framework keeps the conversation, and `messages` holds only the new message.
+    False: `messages` holds the whole history of the thread, the new message last."""
+
+    reserved: frozenset[str] = frozenset()
+    """Config keys that belong to the framework: a claim of that name stays out of the top level
+    of the config (it remains visible under `user`), and a client may never send it."""
+
+    @abstractmethod
+    def stream(
+        self, context: RunContext, messages: Sequence[Message]
+    ) -> AsyncGenerator[AgentEvent, None]:
+        """Run one turn. Whatever the agent raises passes through; cancellation stops the agent."""
+
+    async def forget(self, thread_id: str) -> None:
+        """Delete what the framework stored for the thread. Called again after a failure."""
+
+    async def open(self) -> None:
+        """Called once, on the server's event loop, before the first run."""
+
+    async def close(self) -> None:
+        """Called once, after the last run."""

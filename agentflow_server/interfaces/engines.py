@@ -1,0 +1,47 @@
+"""Where runs are executed, and how their readers learn what happened."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Self
+
+from agentflow_server.models import ActiveRun, Event
+
+
+class Subscription(ABC):
+    """A reader's place at the bus: bounded, so a slow reader loses events, not the server."""
+
+    @abstractmethod
+    async def receive(self, max_wait: float) -> Sequence[Event]:
+        """Events published since the last call, at least one; `()` after `max_wait` seconds.
+
+        There may be gaps: whoever sees one reads the store.
+        """
+
+
+class EventBus(ABC):
+    """Tells readers of a run what was stored. The store is the truth, the bus is only speed."""
+
+    @abstractmethod
+    def publish(self, events: Sequence[Event]) -> None:
+        """Hand on events of one run that are already stored. Never blocks, never raises."""
+
+    @abstractmethod
+    def subscribe(self, run_id: str) -> AbstractAsyncContextManager[Subscription]:
+        """Everything published after entering is seen, or its loss is visible as a gap."""
+
+
+class Engine(ABC):
+    """Decides where and when claimed runs are executed."""
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Settle what a dead process left behind, then take up waiting runs."""
+
+    @abstractmethod
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Let running runs finish for the grace period, then stop them; none stays `running`."""
+
+    @abstractmethod
+    async def dispatch(self, active: ActiveRun) -> None:
+        """Execute the run soon, and after it whatever waits on its thread."""

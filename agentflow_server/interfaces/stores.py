@@ -1,0 +1,225 @@
+"""Where everything is kept."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from agentflow_server.models import (
+    ActiveRun,
+    ApiKey,
+    Event,
+    Idempotency,
+    JsonObject,
+    Message,
+    NewRun,
+    Page,
+    Revocation,
+    Run,
+    RunOutcome,
+    StartedRun,
+    Thread,
+    ThreadStatus,
+)
+
+
+class Store(ABC):
+    """Threads, messages, runs and events, durable when a method returns.
+
+    Every method on user data takes the owner: what belongs to another owner raises NotFound or is
+    not listed. Methods without an owner are for the engine, which holds a run's lease: a write
+    with a stale lease changes nothing and raises LeaseLost. Any method raises StoreUnavailable
+    when the database cannot be used.
+    """
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Open, and migrate. Raises ConfigError when the database is not ours to use."""
+
+    @abstractmethod
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close after everything accepted so far is written."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Raises StoreUnavailable."""
+
+    # Threads
+
+    @abstractmethod
+    async def create_thread(
+        self,
+        owner: str,
+        thread_id: str,
+        *,
+        metadata: JsonObject,
+        reuse: bool = False,
+        idempotency: Idempotency | None = None,
+    ) -> Thread:
+        """Raises IdTaken when the id exists, whoever has it.
+
+        With `reuse`, an existing thread of this owner is returned unchanged. A known idempotency
+        key returns the thread it made, as it is now; IdempotencyMismatch if the digest differs.
+        """
+
+    @abstractmethod
+    async def get_thread(self, owner: str, thread_id: str) -> Thread:
+        """Raises NotFound."""
+
+    @abstractmethod
+    async def list_threads(
+        self,
+        owner: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        status: ThreadStatus | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Page[Thread]:
+        """Newest first. `metadata` selects threads that have all these top-level members.
+
+        Raises InvalidRequest when the cursor is not one of ours.
+        """
+
+    @abstractmethod
+    async def update_thread(
+        self,
+        owner: str,
+        thread_id: str,
+        *,
+        name: str | None = None,
+        metadata: JsonObject | None = None,
+    ) -> Thread:
+        """Set what is not None; `metadata` is merged by top-level key, a null removes one.
+
+        Raises NotFound.
+        """
+
+    @abstractmethod
+    async def name_thread(self, thread_id: str, name: str) -> None:
+        """Set the name of a thread that has none; otherwise, or if it is gone, do nothing."""
+
+    @abstractmethod
+    async def hide_thread(self, owner: str, thread_id: str) -> str | None:
+        """First half of a deletion: nobody finds the thread any more, its id stays taken.
+
+        Returns the name of the thread's agent, None if it never ran. Raises NotFound, and
+        ThreadBusy while a run of it is pending or running.
+        """
+
+    @abstractmethod
+    async def purge_thread(self, thread_id: str) -> None:
+        """Second half: delete the rows of a hidden thread; nothing happens if there are none."""
+
+    @abstractmethod
+    async def list_hidden_threads(self) -> Sequence[tuple[str, str | None]]:
+        """(thread_id, agent) of deletions that a crash interrupted."""
+
+    # Runs
+
+    @abstractmethod
+    async def start_run(
+        self, owner: str, new: NewRun, *, idempotency: Idempotency | None = None
+    ) -> StartedRun:
+        """Store the user's message and its run in one transaction.
+
+        If the thread is free the run is claimed at once (status `running`, a lease, `active` set),
+        else it is `pending`, in order of arrival. The first run fixes the thread's agent.
+        Raises NotFound, WrongAgent, ThreadBusy (with `reject_if_busy`), IdempotencyMismatch. A
+        known idempotency key changes nothing and returns the run it made, `replayed` set.
+        """
+
+    @abstractmethod
+    async def claim_run(self, thread_id: str) -> ActiveRun | None:
+        """Claim the thread's oldest pending run, unless one is running or none is pending."""
+
+    @abstractmethod
+    async def append_events(self, active: ActiveRun, events: Sequence[Event]) -> None:
+        """Raises LeaseLost."""
+
+    @abstractmethod
+    async def finish_run(
+        self,
+        active: ActiveRun,
+        outcome: RunOutcome,
+        messages: Sequence[Message],
+        events: Sequence[Event],
+        *,
+        claim_next: bool = True,
+    ) -> ActiveRun | None:
+        """End the run, store what it produced, and claim the thread's next run, all in one
+        transaction. Returns that next run, None if there is none or with `claim_next=False`.
+        Raises LeaseLost."""
+
+    @abstractmethod
+    async def interrupted_runs(self) -> Sequence[ActiveRun]:
+        """Runs that are `running`: at start-up, those a dead process left behind."""
+
+    @abstractmethod
+    async def waiting_threads(self) -> Sequence[str]:
+        """Threads with a pending run and none running."""
+
+    @abstractmethod
+    async def get_run(self, owner: str, thread_id: str, run_id: str) -> Run:
+        """Raises NotFound."""
+
+    @abstractmethod
+    async def list_runs(
+        self, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
+    ) -> Page[Run]:
+        """Newest first. Raises NotFound, InvalidRequest (cursor)."""
+
+    @abstractmethod
+    async def list_events(self, run_id: str, *, after: int, limit: int) -> Sequence[Event]:
+        """Events with `seq > after`, in order. The caller has checked that the run is his."""
+
+    # Messages
+
+    @abstractmethod
+    async def list_messages(
+        self, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
+    ) -> Page[Message]:
+        """Oldest first: turn by turn in order of acceptance, each question before its answers.
+
+        Raises NotFound, InvalidRequest (cursor).
+        """
+
+    @abstractmethod
+    async def run_messages(self, run_id: str) -> Sequence[Message]:
+        """The messages of one run, its question first. The caller has checked the run is his."""
+
+    @abstractmethod
+    async def history(self, active: ActiveRun, *, limit: int | None) -> Sequence[Message]:
+        """What an agent without a memory is given: the thread's messages up to and including
+        `active.message`, of earlier turns and this one only; the last `limit` if given."""
+
+
+class CredentialStore(ABC):
+    """API keys and revocations: for authentication and for operators, so without an owner."""
+
+    @abstractmethod
+    async def add_api_key(self, key: ApiKey, secret_hash: bytes) -> None:
+        """Raises IdTaken."""
+
+    @abstractmethod
+    async def find_api_key(self, key_id: str) -> tuple[ApiKey, bytes] | None:
+        """The key and the hash of its secret, also when it is revoked or expired."""
+
+    @abstractmethod
+    async def list_api_keys(self, user_id: str | None = None) -> Sequence[ApiKey]:
+        """All keys, or those of one user, oldest first."""
+
+    @abstractmethod
+    async def revoke_api_key(self, key_id: str, at: float) -> bool:
+        """Whether there was such a key; a key that is revoked already keeps its time."""
+
+    @abstractmethod
+    async def touch_api_keys(self, used: Mapping[str, float]) -> None:
+        """Set the last use of keys (key_id → seconds since 1970); never moves one back."""
+
+    @abstractmethod
+    async def add_revocation(self, revocation: Revocation) -> None:
+        """Twice is the same as once."""
+
+    @abstractmethod
+    async def list_revocations(self, now: float) -> Sequence[Revocation]:
+        """Those that have not expired."""
