@@ -43,7 +43,13 @@ def create_key(
             )
         except ValueError as exc:
             raise ConfigError(f"api-keys create: {exc}") from exc
-    use_credentials(config, database, lambda store: store.add_api_key(key, secret_hash))
+    use_credentials(
+        config,
+        database,
+        lambda store: store.add_api_key(key, secret_hash),
+        act="api_key.create",
+        details={"key_id": key.key_id, "user_id": user_id, "scopes": " ".join(scopes)},
+    )
     typer.echo(text)
     facts = {
         "Key id": key.key_id,
@@ -74,7 +80,13 @@ def revoke_key(config: Path | None, database: str | None, key_id: str) -> None:
     # A key that has leaked is at hand as a whole; whatever was given is not repeated.
     parts = split_api_key(key_id)
     wanted = parts[0] if parts else key_id
-    if use_credentials(config, database, lambda store: store.revoke_api_key(wanted, time.time())):
+    if use_credentials(
+        config,
+        database,
+        lambda store: store.revoke_api_key(wanted, time.time()),
+        act="api_key.revoke",
+        details={"key_id": wanted},
+    ):
         tell("Revoked: the key is refused from now on.")
     else:
         fail('There is no such API key; "agentflow api-keys list" shows them.', code=NO_SUCH_KEY)

@@ -1,32 +1,48 @@
 """The database of keys and revocations, opened for one command beside a server that may run."""
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import typer
 
+from agentflow_server.cli.auditing import record_act
 from agentflow_server.cli.failures import explained
 from agentflow_server.cli.logs import escape, set_up_logs
-from agentflow_server.config import read_config
+from agentflow_server.config import load_config
 from agentflow_server.interfaces import CredentialStore
+from agentflow_server.models import AuditEvent
 from agentflow_server.stores.sqlite import SqliteStore
 
 T = TypeVar("T")
 
 
 def use_credentials(
-    config: Path | None, database: str | None, use: Callable[[CredentialStore], Awaitable[T]]
+    config: Path | None,
+    database: str | None,
+    use: Callable[[CredentialStore], Awaitable[T]],
+    *,
+    act: str | None = None,
+    details: Mapping[str, str] | None = None,
 ) -> T:
-    """What `use` returns. Whatever is wrong ends the process with one line each."""
+    """What `use` returns. Whatever is wrong ends the process with one line each.
+
+    `act` names what is written into the audit log, with its `details`, if it did anything.
+    """
     set_up_logs("error")
     with explained():
-        path = read_config(config, overrides={"database": database}).database_path
+        # Loaded, not only read: the key of the audit log may be in the dotenv file.
+        loaded = load_config(config, overrides={"database": database})
 
         async def open_and_use() -> T:
-            async with SqliteStore(path, exclusive=False) as store:
-                return await use(store)
+            async with SqliteStore(loaded.database_path, exclusive=False) as store:
+                done = await use(store)
+                if act is not None and done is not False:
+                    event = AuditEvent(time.time(), act, "success", details=details or {})
+                    await record_act(loaded, store, event)
+                return done
 
         return anyio.run(open_and_use)
 

@@ -32,7 +32,14 @@ def revoke_credentials(
             issuer=issuer,
             user_id=user_id,
         )
-    keys = use_credentials(config, database, lambda store: _revoke(store, revocation, now))
+    named = {"token_id": token_id, "issuer": issuer, "user_id": user_id}
+    keys = use_credentials(
+        config,
+        database,
+        lambda store: _revoke(store, revocation, now),
+        act="revoke",
+        details={name: value for name, value in named.items() if value is not None},
+    )
     tell(
         "Revoked: refused from now on, by a server that runs within a minute.",
         *([f"API keys revoked for ever: {keys}"] if keys else []),

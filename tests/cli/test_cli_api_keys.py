@@ -240,3 +240,32 @@ def test_what_cannot_be_revoked_is_said(
     assert (result.exit_code, result.stdout) == (2, "")
     assert line in result.stderr
     assert revocations(folder) == []
+
+
+def test_what_operators_do_is_written_into_the_audit_log(tmp_path):
+    import json
+
+    from typer.testing import CliRunner
+
+    from agentflow_server.cli.main import app
+
+    (tmp_path / "user_agent.py").write_text("def app(messages, config):\n    return 'x'\n")
+    audit = {"sink": "file", "path": "audit.jsonl"}
+    config = tmp_path / "agentflow.json"
+    config.write_text(
+        json.dumps(
+            {"agent": "user_agent:app", "auth": "api_key", "observability": {"audit": audit}}
+        )
+    )
+    run = CliRunner()
+    made = run.invoke(app, ["api-keys", "create", "--user-id", "alice", "--config", str(config)])
+    assert made.exit_code == 0, made.output
+    key = made.stdout.split()[0]
+    run.invoke(app, ["api-keys", "revoke", key, "--config", str(config)])
+    run.invoke(app, ["api-keys", "revoke", "nothing", "--config", str(config)])
+    run.invoke(app, ["revoke", "--user-id", "bob", "--config", str(config)])
+    text = (tmp_path / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["action"] for line in lines] == ["api_key.create", "api_key.revoke", "revoke"]
+    assert lines[0]["details"]["user_id"] == "alice"
+    assert key not in text
