@@ -50,6 +50,7 @@ class AgentflowApp(FastAPI):
         self._parts = parts
         self._is_open = False
         self._engine: EmbeddedEngine | None = None
+        self._bus = LocalEventBus()
         self._openapi_json: bytes | None = None
         self._portal = Portal(super().__call__, self._open)
         self._set_state()
@@ -103,13 +104,15 @@ class AgentflowApp(FastAPI):
             await self._open_parts(stack)
 
     async def drain(self) -> int:
-        """Let running runs finish for `runs.shutdown_grace` seconds, then stop them.
+        """Let running runs finish for `runs.shutdown_grace` seconds, then stop them, and answer
+        whoever still waits.
 
         Returns how many agents go on although they were cancelled.
         """
         if self._engine is None:
             return 0
         await self._engine.drain()
+        self._bus.close()  # whoever waits for a run in line need not wait any longer
         return self._engine.unstoppable
 
     @asynccontextmanager
@@ -128,7 +131,7 @@ class AgentflowApp(FastAPI):
         parts, rules = self._parts, self.config.runs
         async with AsyncExitStack() as stack:
             store = await self._open_parts(stack)
-            bus = LocalEventBus()
+            self._bus = bus = LocalEventBus()
             namer = await stack.enter_async_context(Namer(store, parts.generate_name))
             worker = Worker(store, bus, parts.agents, namer, history_limit=rules.history_limit)
             engine = EmbeddedEngine(store, worker, grace=rules.shutdown_grace)

@@ -6,46 +6,71 @@ threads without end; and its threads are no daemons, so one that hangs keeps the
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from queue import SimpleQueue
 from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 
 
 class DaemonThreads:
-    """Cancelling `run` abandons the thread; its slot is free again when the call really ends."""
+    """Cancelling `run` abandons the call; its slot is free again when the call really ends.
+
+    Threads are kept for the next call: starting one takes longer than most calls. They end with
+    this object.
+    """
 
     def __init__(self, limit: int) -> None:
         self._slots = asyncio.Semaphore(limit)
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = 0
+        weakref.finalize(self, self._calls.put, None)
 
     async def run(self, call: Callable[[], T]) -> T:
         """What `call` returns or raises. Waits while all slots are taken."""
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Callable[[], T]] = loop.create_future()
+        context = copy_context()
 
         def work() -> None:
-            outcome = _run(call)
+            outcome = context.run(_run, call)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(self._finish, done, outcome)
 
+        if self._idle:
+            self._idle -= 1
+        else:
+            self._start_thread()
+        self._calls.put(work)
+        return (await done)()
+
+    def _start_thread(self) -> None:
         thread = threading.Thread(
-            target=copy_context().run, args=(work,), name="agentflow-call", daemon=True
+            target=_serve, args=(self._calls,), name="agentflow-call", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:
             self._slots.release()
             raise
-        return (await done)()
 
     def _finish(self, done: asyncio.Future[Callable[[], T]], outcome: Callable[[], T]) -> None:
+        self._idle += 1
         self._slots.release()
         if not done.cancelled():
             done.set_result(outcome)
+
+
+def _serve(calls: "SimpleQueue[Callable[[], None] | None]") -> None:
+    while (call := calls.get()) is not None:
+        call()
+        del call  # what it holds must not live until the next one comes
+    calls.put(None)  # for the next thread
 
 
 def _run(call: Callable[[], T]) -> Callable[[], T]:

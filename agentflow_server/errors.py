@@ -16,6 +16,7 @@ AgentflowError
 │   └── IdempotencyMismatch
 ├── RunFailed              the agent did not finish its turn
 ├── LeaseLost              another worker owns the run now
+├── ServerStopping         the run goes on at the next start
 └── StoreUnavailable       the database cannot be used right now
 """
 
@@ -154,6 +155,15 @@ class LeaseLost(AgentflowError):
     """The run was taken over or ended elsewhere: whoever gets this stops and writes nothing."""
 
     code = "lease_lost"
+
+
+class ServerStopping(AgentflowError):
+    """The server stops before the run has ended; what is stored goes on at the next start."""
+
+    code = "server_stopping"
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping; the message is stored and will be answered")
 
 
 class StoreUnavailable(AgentflowError):

@@ -1,6 +1,5 @@
 """Serves a plain function: `def agent(messages, config)`, in all the forms people write it."""
 
-import copy
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -66,7 +65,7 @@ class FunctionAgent(Agent):
     ) -> AsyncGenerator[AgentEvent, None]:
         arguments: list[Any] = [[to_openai(message) for message in messages]]
         if self._takes_config:
-            arguments.append(copy.deepcopy(context.config))
+            arguments.append(context.config)  # a private copy already
         reply = _Reply()
         async with aclosing(self._items(partial(self._function, *arguments))) as items:
             async for item in items:

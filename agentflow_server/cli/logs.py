@@ -43,7 +43,7 @@ class HumanFormatter(logging.Formatter):
         if self._colour:
             level = f"\x1b[{_COLOURS.get(record.levelname, 0)}m{level}\x1b[0m"
             time = f"\x1b[2m{time}\x1b[0m"
-        lines = [f"{time} {level} {escape(record.getMessage())}"]
+        lines = [f"{time} {level} {escape(record.getMessage().rstrip())}"]
         if record.exc_info:
             lines += map(escape, self.formatException(record.exc_info).splitlines())
         return "\n".join(lines)

@@ -1,6 +1,7 @@
 """`agentflow serve`: uvicorn, started so that every failure is one clear line."""
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -122,6 +123,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await self._opened.enter_async_context(self._app.router.lifespan_context(self._app))
         await super().startup(sockets)
+        _spare_the_collector()
         self._announce()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
@@ -134,6 +136,14 @@ class _Server(uvicorn.Server):
             log.error("ending in spite of %d agents that do not stop", unstoppable)
             logging.shutdown()
             os._exit(1)  # the event loop would wait for them for ever
+
+
+def _spare_the_collector() -> None:
+    """What is loaded now stays: walking through all of it again and again is most of what garbage
+    collection would cost a turn."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 50)
 
 
 def serve_reloading(serving: Serving) -> None:

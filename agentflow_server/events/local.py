@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from pydantic_core import to_json
 
+from agentflow_server.errors import ServerStopping
 from agentflow_server.interfaces import EventBus, Subscription
 from agentflow_server.models import Event
 
@@ -22,6 +23,11 @@ class LocalSubscription(Subscription):
         self._events: list[Event] = []
         self._characters = 0
         self._arrived = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+        self._arrived.set()
 
     def deliver(self, events: Sequence[Event], characters: int) -> None:
         crowded = (
@@ -35,12 +41,14 @@ class LocalSubscription(Subscription):
         self._arrived.set()
 
     async def receive(self, max_wait: float) -> Sequence[Event]:
-        if not self._events:
+        if not self._events and not self._closed:
             try:
                 async with asyncio.timeout(max_wait):
                     await self._arrived.wait()
             except TimeoutError:
                 return ()
+        if self._closed and not self._events:
+            raise ServerStopping
         self._arrived.clear()
         events, self._events, self._characters = self._events, [], 0
         return events
@@ -51,6 +59,7 @@ class LocalEventBus(EventBus):
 
     def __init__(self) -> None:
         self._readers: defaultdict[str, list[LocalSubscription]] = defaultdict(list)
+        self._closed = False
 
     def publish(self, events: Sequence[Event]) -> None:
         if not events:
@@ -62,9 +71,17 @@ class LocalEventBus(EventBus):
         for reader in readers:
             reader.deliver(events, characters)
 
+    def close(self) -> None:
+        self._closed = True
+        for readers in self._readers.values():
+            for reader in readers:
+                reader.close()
+
     @asynccontextmanager
     async def subscribe(self, run_id: str) -> AsyncIterator[Subscription]:
         subscription = LocalSubscription()
+        if self._closed:
+            subscription.close()
         self._readers[run_id].append(subscription)
         try:
             yield subscription

@@ -15,7 +15,8 @@ class Subscription(ABC):
     async def receive(self, max_wait: float) -> Sequence[Event]:
         """Events published since the last call, at least one; `()` after `max_wait` seconds.
 
-        There may be gaps: whoever sees one reads the store.
+        There may be gaps: whoever sees one reads the store. Raises ServerStopping when the bus is
+        closed and everything published before has been received.
         """
 
 
@@ -25,6 +26,10 @@ class EventBus(ABC):
     @abstractmethod
     def publish(self, events: Sequence[Event]) -> None:
         """Hand on events of one run that are already stored. Never blocks, never raises."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The server stops: tell all readers, also those who come later."""
 
     @abstractmethod
     def subscribe(self, run_id: str) -> AbstractAsyncContextManager[Subscription]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from uuid_utils import uuid7
 
-from agentflow_server.errors import NotFound, RequestInProgress, RunFailed
+from agentflow_server.errors import NotFound, RequestInProgress, RunFailed, ServerStopping
 from agentflow_server.interfaces import Agent, Engine, EventBus, Store
 from agentflow_server.models import (
     TERMINAL_EVENTS,
@@ -103,7 +103,7 @@ class Runner:
         request: TurnRequest,
         idempotency: Idempotency | None = None,
     ) -> Turn:
-        """Start a turn and wait for its end. Also raises RunFailed."""
+        """Start a turn and wait for its end. Also raises RunFailed, ServerStopping."""
         run_id = str(uuid7())
         async with self._bus.subscribe(run_id) as subscription:
             started = await self.start(caller, thread_id, request, idempotency, run_id=run_id)
@@ -127,8 +127,16 @@ class Runner:
     ) -> AsyncGenerator[Event | None, None]:
         """The run's events with `seq > after`, to its end, without gap or repeat.
 
-        None is a sign of life when nothing happened for HEARTBEAT_SECONDS.
+        None is a sign of life when nothing happened for HEARTBEAT_SECONDS. It also ends when the
+        server stops: whoever follows comes back with the number of the event he saw last.
         """
+        try:
+            async for event in self._follow(owner, run, after):
+                yield event
+        except ServerStopping:
+            return
+
+    async def _follow(self, owner: str, run: Run, after: int) -> AsyncGenerator[Event | None, None]:
         idle = False
         async with self._bus.subscribe(run.run_id) as subscription:
             while True:

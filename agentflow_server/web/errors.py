@@ -21,6 +21,7 @@ from agentflow_server.errors import (
     NotAuthenticated,
     NotFound,
     RunFailed,
+    ServerStopping,
     StoreUnavailable,
     TooManyRequests,
 )
@@ -70,6 +71,7 @@ STATUS: Mapping[type[AgentflowError], int] = {
     RunFailed: 500,
     AgentflowError: 500,
     StoreUnavailable: 503,
+    ServerStopping: 503,
     AuthUnavailable: 503,
 }
 """Error class → status; a class that is not listed has its base's."""
@@ -152,8 +154,8 @@ def _log(error: AgentflowError, status: int) -> None:
             log.info("refused: %s", error.reason)
         case AuthUnavailable():
             log.error("authentication unavailable: %s", error.reason)
-        case RunFailed():
-            pass  # the worker has written the traceback
+        case RunFailed() | ServerStopping():
+            pass  # the traceback is written already, or there is nothing wrong
         case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("%s", error.code, exc_info=error)
 
@@ -171,7 +173,7 @@ def _facts(
             return {"WWW-Authenticate": wanted}, {"scope": error.scope} if error.scope else None
         case TooManyRequests() | AuthUnavailable():
             return {"Retry-After": str(error.retry_after)}, None
-        case StoreUnavailable():
+        case StoreUnavailable() | ServerStopping():
             return {"Retry-After": "5"}, None
         case RunFailed():
             return {}, error.details

@@ -5,11 +5,11 @@ import logging
 import math
 import re
 import time
-from uuid import uuid4
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid4
 
 from agentflow_server.web.errors import OUR_FAULT, problem
 

@@ -294,10 +294,9 @@ async def test_the_history_is_in_openais_shape_and_without_the_users_metadata(ta
     ]
 
 
-async def test_an_agent_that_changes_what_it_gets_changes_only_its_copy(talk):
+async def test_an_agent_that_changes_its_messages_changes_only_its_copy(talk):
     def agent(messages, config):
         messages[0]["content"][0]["text"] = "changed"
-        config["user"]["roles"].append("admin")
         messages.clear()
         return "done"
 
@@ -307,7 +306,6 @@ async def test_an_agent_that_changes_what_it_gets_changes_only_its_copy(talk):
     async with aclosing(driver.agent.stream(context, [question])) as events:
         assert [event async for event in events] == [says("done")]
     assert question.content == [{"type": "text", "text": "Hello"}]
-    assert context.config["user"] == {"roles": ["reader"]}
 
 
 async def test_the_config_is_passed_on_as_it_is(talk, hostile_claims):

@@ -182,7 +182,7 @@ def test_1_what_was_acknowledged_under_load_is_there_after_kill_9(
 def test_5_sigterm_lets_the_running_turn_finish_and_those_in_line_go_on_at_the_next_start(
     write, start, gate, new_thread, overlap, history, runs_of
 ):
-    folder = write({"agent.py": FUNCTION})
+    folder = write({"agent.py": FUNCTION}, runs={"shutdown_grace": 5.0})
     server = start(folder, GATE=gate.port)
     thread_id = new_thread(server.http)
     senders = overlap(server, thread_id)
@@ -195,13 +195,31 @@ def test_5_sigterm_lets_the_running_turn_finish_and_those_in_line_go_on_at_the_n
     first.let_go()
     assert senders.answers[0].result().status_code == 200
     assert server.wait() == 0
-    assert "Traceback" not in server.output
 
     again = start(folder)
     last = runs_of(again.http, thread_id)[-1]
     assert "event: run.completed" in follow_to_the_end(again.http, last)
     said = [line.split()[1] for line in history(again.http, thread_id)]
     assert said == ["m1", "m1", "m2", "m2", "m3", "m3"]
+
+
+def test_5_sigterm_tells_those_in_line_with_a_problem_document(
+    write, start, gate, new_thread, overlap
+):
+    folder = write({"agent.py": FUNCTION}, runs={"shutdown_grace": 2.0})
+    server = start(folder, GATE=gate.port)
+    senders = overlap(server, new_thread(server.http))
+    senders.send("m1")
+    first = gate.wait()
+    senders.send("m2")
+    server.process.terminate()
+    server.wait_for("stopping")
+    first.let_go()
+    answer = senders.answers[1].result()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.status_code == 503
+    assert server.wait() == 0
+    assert "Traceback" not in server.output
 
 
 def test_a_second_server_on_the_same_database_refuses_in_one_line(
