@@ -42,6 +42,7 @@ from agentflow_server.stores.writer import Writer
 log = logging.getLogger(__name__)
 
 _PURGED_AT_ONCE = 100
+_TOUCH = "UPDATE schema_migrations SET applied_at = applied_at WHERE version = 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,8 @@ class SqliteStore(Store, CredentialStore):
             raise _unavailable(exc) from exc
 
     async def ping(self) -> None:
-        # Through both doors: a server that can only read is not ready.
-        await self._write(lambda _: None)
+        # Through both doors, and with a page to write: a server that can only read is not ready.
+        await self._write(lambda connection: connection.execute(_TOUCH).rowcount)
         await self._read(lambda connection: connection.execute("SELECT 1 FROM threads").fetchone())
 
     # Threads

@@ -438,9 +438,13 @@ def test_a_secure_issuer_has_secure_keys() -> None:
         _judge(metadata, issuer, frozenset({"RS256"}))
 
 
-async def test_a_verifier_that_was_never_opened_answers_503(provider: Any, ask: Ask) -> None:
+async def test_a_verifier_that_nobody_opened_fetches_at_the_first_request(
+    provider: Any, ask: Ask
+) -> None:
     auth = JwtAuth(RemoteKeys(issuer=provider.issuer), ClaimRules(issuer=provider.issuer))
-    assert await unavailable(ask, auth, provider.token()) == "keys_unavailable"
+    assert len(auth.problems()) == 1
+    assert (await ask(auth, provider.token())).id == "alice"
+    assert auth.problems() == ()
     await auth.close()
 
 

@@ -230,6 +230,15 @@ async def test_a_full_disk_is_unavailable_and_nothing_is_half_written(store: Sql
     await store.create_thread("alice", "t2", metadata={"big": "x" * 100_000})
 
 
+async def test_a_store_that_can_only_read_is_not_ready(store: SqliteStore) -> None:
+    await store.ping()
+    await store.write(lambda c: c.execute("PRAGMA query_only = ON").close())
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    await store.write(lambda c: c.execute("PRAGMA query_only = OFF").close())
+    await store.ping()
+
+
 async def test_a_database_that_broke_is_unavailable_for_readers_too(store: SqliteStore) -> None:
     await store.write(lambda c: c.execute("ALTER TABLE threads RENAME TO gone").close())
     with pytest.raises(StoreUnavailable):

@@ -2,6 +2,7 @@
 
 import uuid
 
+import httpx2
 import pytest
 from fastapi.routing import APIRoute
 
@@ -182,8 +183,17 @@ async def test_an_unknown_path_and_method_are_problem_documents(serve):
     assert "allow" in wrong.headers
 
 
-async def test_health_says_when_the_database_is_gone(serve, project, monkeypatch):
-    client = await serve()
-    assert (await client.get("/health/live")).json() == {"status": "ok"}
-    assert (await client.get("/health/ready")).json() == {"status": "ok"}
-    assert (await client.get("/ping")).json() == {"status": "ok"}
+async def test_health_says_when_the_database_cannot_be_written(project, run_app):
+    app = project.app()
+    async with run_app(app) as url, httpx2.AsyncClient(base_url=url) as client:
+        for path in ("/ping", "/health/live", "/health/ready"):
+            assert (await client.get(path)).json() == {"status": "ok"}
+        store = app._parts.store
+        await store.write(lambda connection: connection.execute("PRAGMA query_only = ON").close())
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()["code"]) == (503, "store_unavailable")
+        assert (await client.get("/health/live")).status_code == 200
+        refused = await client.post("/threads")
+        assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+        assert refused.headers["retry-after"] == "5"
+        assert "readonly" not in refused.text
