@@ -140,10 +140,17 @@ def _check_audience(found: Any, accepted: frozenset[str]) -> None:
 
 
 def _check_required(claims: JsonObject, required: Mapping[str, Any]) -> None:
+    if find_unmet(claims, required):
+        raise NotAuthenticated(reason="required_claim")
+
+
+def find_unmet(claims: JsonObject, required: Mapping[str, Any]) -> str | None:
+    """The name of the first required claim that is missing or has another value."""
     for name, wanted in required.items():
         found = find_claim(claims, name)
         if found is None or (wanted is not None and not _fits(found, wanted)):
-            raise NotAuthenticated(reason="required_claim")
+            return name
+    return None
 
 
 def _fits(found: Any, wanted: Any) -> bool:

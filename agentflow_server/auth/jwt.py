@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 
 from agentflow_server.auth.cache import TokenCache, VerifiedToken
 from agentflow_server.auth.claim_rules import ClaimRules, judge_claims
-from agentflow_server.auth.key_set import KeySource
+from agentflow_server.auth.key_set import KeySet, KeySource
 from agentflow_server.auth.token import (
     BASIC_TYPE,
     NoKeyFits,
@@ -81,7 +81,14 @@ class JwtAuth(Authenticator):
     ) -> Principal:
         if credential is None:
             raise NotAuthenticated(NotAuthenticated.MISSING, reason="missing", token_sent=False)
-        token, now = credential.credentials, self._clock()
+        return await self.judge(credential.credentials)
+
+    async def judge(self, token: str) -> Principal:
+        """The principal, by the newest keys that can be had.
+
+        Raises NotAuthenticated, or AuthUnavailable when there are no keys.
+        """
+        now = self._clock()
         if self.source.is_overdue(now):
             await self.source.renew(now)
         # Inline: it takes less than handing it to a thread would.
@@ -105,6 +112,10 @@ class JwtAuth(Authenticator):
             # The libraries beneath raise far outside their own error trees on hostile input
             # (TypeError, AttributeError, UnicodeError, …); whatever it is, it is no identity.
             raise NotAuthenticated(reason="unverifiable") from exc
+
+    def known_keys(self) -> KeySet:
+        """Raises AuthUnavailable."""
+        return self.source.current(self._clock())
 
     def _find_verified(self, token: str) -> VerifiedToken:
         now = self._clock()

@@ -13,6 +13,7 @@ from agentflow_server.cli.audit_commands import audit
 from agentflow_server.cli.credential_commands import api_keys, revoke
 from agentflow_server.cli.init import init
 from agentflow_server.cli.options import ConfigFile, Database
+from agentflow_server.cli.token_commands import token
 
 app = typer.Typer(
     name="agentflow",
@@ -101,35 +102,6 @@ def show(
 
 
 @app.command()
-def token(
-    *,
-    user_id: Annotated[str, typer.Option(help="Whom the token speaks for.")],
-    claim: Annotated[
-        list[str] | None,
-        typer.Option(help="name=value, the value as JSON or plain text. May be repeated."),
-    ] = None,
-    expires: Annotated[str, typer.Option(help="How long it is valid: 30s, 15m, 1h, 7d.")] = "1h",
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="The private key (PEM), when the server has only the public one.",
-        ),
-    ] = None,
-    kid: Annotated[
-        str | None,
-        typer.Option(help="The id of the configured key; default: the newest.", show_default=False),
-    ] = None,
-    config: ConfigFile = None,
-) -> None:
-    """Print a JWT for development, signed with the configured key."""
-    from agentflow_server.cli.minting import print_token  # noqa: PLC0415
-
-    print_token(config, user_id=user_id, claims=claim or [], expires=expires, key_file=key, kid=kid)
-
-
-@app.command()
 def secret() -> None:
     """Print a good JWT_SECRET_KEY for HS256, HS384 and HS512."""
     from agentflow_server.cli.keygen import print_secret  # noqa: PLC0415
@@ -152,6 +124,7 @@ def keys(
     write_key_pair(algorithm, out)
 
 
+app.add_typer(token)
 app.add_typer(api_keys)
 app.add_typer(audit)
 app.command("revoke")(revoke)

@@ -1,132 +1,81 @@
 """What the README and the documentation say works as they say it."""
 
 import json
-import os
 import re
+import shlex
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import pytest
+import typer
 
-from agentflow_server.config import read_config
+from agentflow_server import create_app
+from agentflow_server.app import SECURED
+from agentflow_server.cli import app as command_line
 from agentflow_server.models import EventType
 from agentflow_server.web import errors as web_errors
+from agentflow_server.web.scopes import SCOPES
 
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@pytest.fixture
-def reader(tmp_path):
-    """Someone who follows the README in a fresh folder: writes its files, types its lines."""
-
-    class Reader:
-        port = free_port()
-        folder = tmp_path
-        server = None
-
-        def __init__(self):
-            commands = tmp_path / "bin"
-            commands.mkdir()
-            (commands / "agentflow").write_text(
-                f'#!/bin/sh\nexec {sys.executable} -m agentflow_server "$@"\n'
-            )
-            (commands / "agentflow").chmod(0o755)
-            self.env = {
-                k: v for k, v in os.environ.items() if not k.startswith(("JWT_", "AGENTFLOW_"))
-            }
-            self.env["PATH"] = f"{commands}:{self.env['PATH']}"
-
-        def write(self, block, path=None):
-            target = self.folder / (path or block.path)
-            target.parent.mkdir(exist_ok=True)
-            target.write_text(block.text)
-
-        def serve(self):
-            self.stop()
-            env = self.env | {"AGENTFLOW_PORT": str(self.port)}
-            self.server = subprocess.Popen(
-                ["agentflow", "serve"], cwd=self.folder, env=env,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )  # fmt: skip
-            until = time.monotonic() + 20
-            while time.monotonic() < until:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ping", timeout=1).read()
-                except OSError:
-                    assert self.server.poll() is None, self.server.stdout.read()
-                else:
-                    return
-            raise AssertionError("the server did not answer")
-
-        def type(self, *blocks):
-            script = "\n".join(block.text for block in blocks)
-            script = script.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
-            done = subprocess.run(
-                ["bash", "-euc", script], cwd=self.folder, env=self.env, text=True,
-                capture_output=True, timeout=60, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-
-        def stop(self):
-            if self.server is not None:
-                self.server.send_signal(signal.SIGTERM)
-                self.server.communicate(timeout=20)
-                self.server = None
-
-    someone = Reader()
-    yield someone
-    someone.stop()
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 
 
 def block_with(blocks, text, language="bash"):
     return next(block for block in blocks if text in block.text and block.language == language)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def write(reader, block, path=None):
+    reader.write(path or block.path, block.text)
+
+
+@needs_curl
 def test_the_first_sixty_seconds_work_as_printed(reader, readme):
-    for block in readme:
-        if block.path == "graph/react.py":
-            reader.write(block)
-            break
-    reader.write(next(block for block in readme if block.path == "agentflow.json"))
+    write(reader, next(block for block in readme if block.path == "graph/react.py"))
+    write(reader, next(block for block in readme if block.path == "agentflow.json"))
     reader.serve()
     created = block_with(readme, "curl -X POST http://127.0.0.1:8000/threads\n")
-    assert json.loads(reader.type(created))["status"] == "idle"
-    answer = json.loads(reader.type(block_with(readme, "THREAD=")))
+    assert json.loads(reader.type(created.text))["status"] == "idle"
+    answer = json.loads(reader.type(block_with(readme, "THREAD=").text))
     assert answer["message"]["content"] == "stranger, you said: Hello"
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@needs_curl
 def test_the_jwt_lines_work_as_printed(reader, readme):
-    reader.write(next(block for block in readme if block.path == "graph/react.py"))
-    reader.write(block_with(readme, '"auth": "jwt"', "json"), "agentflow.json")
-    lines = block_with(readme, "agentflow secret").text.splitlines(keepends=True)
-    make_secret = type(readme[0])("README.md", "bash", lines[0], None)
+    write(reader, next(block for block in readme if block.path == "graph/react.py"))
+    write(reader, block_with(readme, '"auth": "jwt"', "json"), "agentflow.json")
+    make_secret, use_token = block_with(readme, "agentflow secret").text.split("\n", 1)
     reader.type(make_secret)
     reader.serve()
-    use_token = type(readme[0])("README.md", "bash", "".join(lines[1:]), None)
     assert json.loads(reader.type(use_token)) == {"data": [], "next_cursor": None}
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@needs_curl
+def test_the_lines_about_api_keys_work_as_printed(reader, readme, blocks_of):
+    write(reader, next(block for block in readme if block.path == "graph/react.py"))
+    config, lines = blocks_of("docs/authentication.md", "API keys")
+    write(reader, config, "agentflow.json")
+    reader.env["JWT_SECRET_KEY"] = "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6"
+    reader.serve()
+    listed, table = reader.type(lines.text).split("\n", 1)[0].split("}", 1)
+    assert json.loads(listed + "}") == {"data": [], "next_cursor": None}
+    assert table.startswith("KEY ID")
+
+
+def test_the_lines_about_revocation_work_as_printed(reader, blocks_of):
+    reader.write("agentflow.json", '{"agent": "graph.react:app", "auth": "api_key"}')
+    (lines,) = blocks_of("docs/authentication.md", "Revocation")
+    reader.type("agentflow api-keys create --user-id alice")
+    reader.type(lines.text)
+    assert "revoked" in reader.type("agentflow api-keys list")
+
+
+@needs_curl
 def test_the_custom_class_and_the_agent_that_uses_its_claims_work_as_printed(reader, readme):
-    reader.write(next(block for block in readme if block.path == "auth/custom.py"))
-    reader.write(block_with(readme, 'config.get("roles", [])', "python"), "graph/react.py")
+    write(reader, next(block for block in readme if block.path == "auth/custom.py"))
+    write(reader, block_with(readme, 'config.get("roles", [])', "python"), "graph/react.py")
     config = {
         "agent": "graph.react:app",
         "auth": {"method": "custom", "path": "auth.custom:MyAuthBackend"},
     }
-    (reader.folder / "agentflow.json").write_text(json.dumps(config))
+    reader.write("agentflow.json", json.dumps(config))
     reader.serve()
     line = (
         'H="Authorization: Bearer key-of-alice-7f3d"; U=http://127.0.0.1:8000/threads; '
@@ -134,20 +83,79 @@ def test_the_custom_class_and_the_agent_that_uses_its_claims_work_as_printed(rea
         'print(json.load(sys.stdin)["thread_id"])\'); '
         'curl -s $U/$T/messages -H "$H" -H \'Content-Type: application/json\' -d \'{"content": "x"}\''
     )
-    answer = json.loads(reader.type(type(readme[0])("", "bash", line, None)))
-    assert answer["message"]["content"] == "At your service, alice."
+    assert json.loads(reader.type(line))["message"]["content"] == "At your service, alice."
 
 
-def test_every_example_of_a_config_is_valid(pages, tmp_path, monkeypatch):
-    monkeypatch.setenv("JWT_SECRET_KEY", "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6")
-    (tmp_path / ".env").write_text("")
+BACKEND = """
+from agentflow_server import BaseAuth
+
+class Backend(BaseAuth):
+    def authenticate(self, res, credential):
+        return None
+
+def decide(principal, action, resource):
+    return True
+
+def app(messages, config):
+    return "here"
+"""
+
+
+@pytest.fixture
+def make_real(tmp_path, monkeypatch):
+    """Let an example name modules, files and variables that exist."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "named_in_the_docs.py").write_text(BACKEND)
+    (tmp_path / ".env").write_text("JWT_SECRET_KEY=Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6\n")
+    public_key = (
+        "-----BEGIN PUBLIC KEY-----\n"
+        "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEVs/o5+uQbTjL3chynL4wXgUg2R9\n"
+        "q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==\n"
+        "-----END PUBLIC KEY-----\n"
+    )
+
+    def make_real(text):
+        for variable in re.findall(r"\$\{(\w+)\}", text):
+            value = "redis://127.0.0.1:6379/0" if "REDIS" in variable else f"value-of-{variable}"
+            monkeypatch.setenv(variable, value)
+        for name in re.findall(r'"public_key_file": "([^"]+)"', text)[:1]:
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(public_key)
+        config = json.loads(text)
+        for name in ("agent", "agents", "authorization", "thread_name_generator"):
+            config[name] = rename(config.get(name))
+        methods = config.get("auth") if isinstance(config.get("auth"), list) else [config["auth"]]
+        for method in methods:
+            if isinstance(method, dict) and "path" in method:
+                method["path"] = "named_in_the_docs:Backend"
+        path = tmp_path / "agentflow.json"
+        path.write_text(json.dumps(config))
+        return path
+
+    def rename(value):
+        match value:
+            case str():
+                return "named_in_the_docs:app"
+            case dict() if "roles" not in value and "default_scopes" not in value:
+                return dict.fromkeys(value, "named_in_the_docs:app")
+        return value
+
+    return make_real
+
+
+def is_config(block):
+    return block.language == "json" and re.search(r'"agents?":\s*["{].*:\w+"', block.text)
+
+
+def test_every_example_of_a_config_can_be_served(pages, make_real):
     seen = 0
-    for block in pages:
-        if block.language == "json" and re.search(r'"agents?":\s*["{].*:\w+"', block.text):
-            (tmp_path / "agentflow.json").write_text(block.text)
-            read_config(tmp_path / "agentflow.json")
-            seen += 1
-    assert seen >= 6
+    for block in filter(is_config, pages):
+        if '"keys"' in block.text and block.page == "keys.md":
+            continue  # its files are made by its own test
+        create_app(make_real(block.text))
+        seen += 1
+    assert seen >= 20
 
 
 def test_every_block_of_python_and_json_can_be_read(pages):
@@ -156,41 +164,108 @@ def test_every_block_of_python_and_json_can_be_read(pages):
             compile(block.text, block.page, "exec")
         elif block.language == "json":
             json.loads(block.text)
-    assert len(pages) > 20
+    assert len(pages) > 60
 
 
-def test_every_link_to_a_file_leads_somewhere(root):
-    for page in [root / "README.md", root / "SECURITY.md", *root.glob("docs/**/*.md")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def anchors(text):
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_event_and_every_error_code_is_documented(root):
-    api = (root / "docs/api.md").read_text(encoding="utf-8")
+def test_every_link_leads_somewhere(root, texts):
+    for name, text in texts.items():
+        page = root / name
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            path, _, anchor = target.partition("#")
+            file = page.parent / path if path else page
+            assert file.exists(), f"{name}: {target}"
+            if anchor:
+                assert anchor in anchors(file.read_text("utf-8")), f"{name}: {target}"
+
+
+def command_lines(texts, pages):
+    for name, text in texts.items():
+        for line in re.findall(r"`(agentflow [^`]+)`", text):
+            yield name, line
+    for block in pages:
+        if block.language == "bash":
+            for line in re.findall(r"(?<![\w./-])agentflow [a-z-][^\n|;)]*", block.text):
+                yield block.page, line
+
+
+def test_every_command_and_option_in_the_documentation_exists(texts, pages):
+    seen = set()
+    for page, line in command_lines(texts, pages):
+        command, path = typer.main.get_command(command_line), []
+        for word in shlex.split(line.replace("…", ""))[1:]:
+            if word in getattr(command, "commands", {}):
+                command = command.commands[word]
+                path.append(word)
+                seen.add(" ".join(path))
+            elif word.startswith("-") and word != "-":
+                known = {option for parameter in command.params for option in parameter.opts}
+                assert word.partition("=")[0] in known, f"{page}: {line}"
+            else:
+                assert not getattr(command, "commands", {}), f"{page}: {line}"
+    every = set(find_commands(typer.main.get_command(command_line)))
+    assert seen >= every, sorted(every - seen)
+
+
+def find_commands(command, path=""):
+    for name, inner in getattr(command, "commands", {}).items():
+        below = list(find_commands(inner, f"{path}{name} "))
+        yield from below or [f"{path}{name}"]
+
+
+def test_every_event_and_every_error_code_is_documented(root, texts):
     for name in EventType.__args__:
-        assert f"`{name}`" in api, name
-    errors = (root / "docs/errors.md").read_text(encoding="utf-8")
+        assert f"`{name}`" in texts["docs/api.md"], name
+    rows = [line for line in texts["docs/errors.md"].splitlines() if line.startswith("| ")]
+    known = {
+        (row.split("|")[1].strip(), code) for row in rows for code in re.findall(r"`(\w+)`", row)
+    }
     for error, status in web_errors.STATUS.items():
         if error.code not in {"internal_error", "conflict", "run_failed"}:
-            assert f"| {status} | `{error.code}`" in errors, error.code
+            assert (str(status), error.code) in known, error.code
+    answered = [
+        answer
+        for file in root.glob("agentflow_server/**/*.py")
+        for answer in re.findall(r'\bproblem\(\s*(\d{3}), "(\w+)"', file.read_text("utf-8"))
+    ]
+    assert len(answered) > 3
+    assert [answer for answer in answered if answer not in known] == []
 
 
-def test_every_config_key_is_documented(root):
+def test_every_config_key_is_documented(root, texts):
     schema = json.loads((root / "agentflow_server/config/agentflow.schema.json").read_text())
-    page = (root / "docs/configuration.md").read_text(encoding="utf-8")
     keys = set(schema["properties"]) - {"$schema"}
-    for section in ("limits", "cors", "runs"):
+    for section in ("limits", "cors", "runs", "rate_limit", "observability"):
         reference = json.dumps(schema["properties"][section])
         name = re.search(r"#/\$defs/(\w+)", reference)[1]
         keys |= set(schema["$defs"][name]["properties"])
     assert len(keys) > 20
+    page = texts["docs/configuration.md"]
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
 
 
-def test_every_route_is_documented(root, monkeypatch):
-    from agentflow_server.app import SECURED
-
-    page = (root / "docs/api.md").read_text(encoding="utf-8")
+def test_every_route_is_documented(texts):
     for router in SECURED:
         for route in router.routes:
-            assert route.path in page, route.path
+            assert route.path in texts["docs/api.md"], route.path
+
+
+def test_the_table_of_scopes_is_that_of_the_server(texts):
+    rows = re.findall(r"^\| `([A-Z]+) (/\S*)` \| `(\S+)` \|", texts["docs/authorization.md"], re.M)
+    assert {(method, path): scope for method, path, scope in rows} == SCOPES
+
+
+def test_every_reason_for_a_refusal_is_explained(root, texts):
+    found = {"bad_exp", "bad_iat", "bad_nbf"}
+    for file in root.glob("agentflow_server/**/*.py"):
+        found |= set(re.findall(r'\breason=(?:\(\s*)?"(\w+)"', file.read_text("utf-8")))
+        for one, other in re.findall(r'reason="(\w+)" if \w+ else "(\w+)"', file.read_text("utf-8")):
+            found |= {one, other}
+    explained = set(re.findall(r"`(\w+)`", texts["docs/audit.md"]))
+    assert len(found) > 30
+    assert sorted(found - explained) == []
