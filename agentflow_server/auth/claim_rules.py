@@ -4,7 +4,8 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from agentflow_server.auth.claims import (
     ROLE_CLAIMS,
@@ -30,6 +31,10 @@ _NO_ACCESS = frozenset(
 )
 # Hashes of what an ID token was issued together with (OpenID Connect Core 3.3.2.11).
 _ID_TOKEN_CLAIMS = frozenset({"at_hash", "c_hash", "s_hash"})
+
+
+# One for all: thousands of callers are remembered.
+_CLAIMS_COME_LATER: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,7 @@ class ClaimRules:
     expiry_required: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whom good claims name; they are good while `valid_from <= now < valid_until`."""
 
     caller: Principal
@@ -90,6 +94,7 @@ def judge_claims(claims: JsonObject, rules: ClaimRules, now: float) -> Verdict:
     valid_until = min(expiry, limit)
     caller = Principal(
         user_id,
+        _CLAIMS_COME_LATER,
         scopes=find_words(claims, rules.scope_claims, split=True),
         roles=find_words(claims, rules.role_claims),
         method=rules.method,

@@ -74,12 +74,11 @@ def find_words(
     claims: Mapping[str, Any], names: tuple[str, ...], *, split: bool = False
 ) -> frozenset[str]:
     """All strings under these claims; what is neither a string nor a list of them grants nothing."""
-    words: set[str] = set()
+    words: list[str] = []
     for name in names:
-        match find_claim(claims, name):
-            case str(text):
-                words.update(text.split(" ") if split else (text,))
-            case list(members):
-                words.update(member for member in members if isinstance(member, str))
-    words.discard("")
-    return frozenset(words)
+        found = find_claim(claims, name)
+        if isinstance(found, str):
+            words.extend(found.split(" ") if split else (found,))
+        elif isinstance(found, list):
+            words.extend([member for member in found if isinstance(member, str)])
+    return frozenset(filter(None, words))

@@ -195,7 +195,7 @@ def _find_keys(auth: JwtAuth, key_id: Any) -> Mapping[str, str]:
 def show(value: Any) -> str:
     """On one line and of bounded length, whatever it contains."""
     text = ascii(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _show_time(value: Any) -> str:

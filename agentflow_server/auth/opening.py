@@ -15,7 +15,7 @@ from agentflow_server.auth.introspection import MAX_ANSWER, IntrospectionAuth, I
 from agentflow_server.auth.jwks import parse_jwks
 from agentflow_server.auth.jwt import JwtAuth
 from agentflow_server.auth.key_set import FixedKeys, KeySet, KeySource
-from agentflow_server.auth.keys import load_key
+from agentflow_server.auth.keys import VerifyingKey, load_key
 from agentflow_server.auth.remote_keys import RemoteKeys
 from agentflow_server.config import (
     ApiKeyConfig,
@@ -26,6 +26,7 @@ from agentflow_server.config import (
     JwksFile,
     JwksUrl,
     JwtConfig,
+    KeyConfig,
     NoAuthConfig,
     StaticKeys,
 )
@@ -89,24 +90,35 @@ def _open_method(
 def _open_keys(config: JwtConfig) -> KeySource:
     match config.source:
         case StaticKeys(keys):
-            return FixedKeys(
-                KeySet(
-                    load_key(
-                        key.material.get_secret_value(),
-                        key.algorithm,
-                        variable=key.name,
-                        key_id=key.kid,
-                        allow_weak_secret=config.allow_weak_secret,
-                    )
-                    for key in keys
-                )
-            )
+            return FixedKeys(_load_keys(keys, allow_weak_secret=config.allow_weak_secret))
         case JwksFile(path):
             return FixedKeys(_read_jwks(path, config.algorithms))
         case JwksUrl(url):
             return RemoteKeys(issuer=config.issuer, url=url, algorithms=config.algorithms)
         case Discovery():
             return RemoteKeys(issuer=config.issuer, algorithms=config.algorithms)
+
+
+def _load_keys(keys: Sequence[KeyConfig], *, allow_weak_secret: bool) -> KeySet:
+    loaded: list[VerifyingKey] = []
+    problems: list[str] = []
+    for key in keys:
+        text, name = key.material.get_secret_value(), key.name
+        try:
+            loaded.append(
+                load_key(
+                    text,
+                    key.algorithm,
+                    variable=name,
+                    key_id=key.kid,
+                    allow_weak_secret=allow_weak_secret,
+                )
+            )
+        except ConfigError as exc:
+            problems.extend(exc.problems)
+    if problems:
+        raise ConfigError(*problems)
+    return KeySet(loaded)
 
 
 def _read_jwks(path: Path, algorithms: Sequence[str]) -> KeySet:

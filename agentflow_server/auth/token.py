@@ -39,8 +39,9 @@ def open_token(
     header, payload, message, signature = _split(token)
     algorithm, key_id = _check_header(parse_object(header, reason="bad_header"), keys, types)
     candidates = keys.find(key_id, algorithm)
-    if any(key.verify(message, signature) for key in candidates):
-        return payload
+    for key in candidates:
+        if key.verify(message, signature):
+            return payload
     if keys.is_name(key_id):
         raise NotAuthenticated(reason="bad_signature" if candidates else "alg_not_allowed")
     raise NoKeyFits(reason="bad_signature" if candidates else "unknown_key")

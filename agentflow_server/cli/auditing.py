@@ -121,8 +121,10 @@ def _is_wanted(line: str, user: str | None) -> bool:
     if user is None:
         return True
     try:
-        return bool(json.loads(line)["user_id"] == user)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        event = json.loads(line)
+        # What was done to somebody is his as well as what he did.
+        return user in (event.get("user_id"), event.get("details", {}).get("user_id"))
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return False
 
 

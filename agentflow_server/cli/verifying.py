@@ -27,7 +27,7 @@ def verify_token(path: Path | None, text: str) -> None:
     """
     set_up_logs("error")
     with explained():
-        methods = [(f"auth[{n}]", one) for n, one in enumerate(read_config(path).auth)]
+        methods = read_config(path).named_methods
         explanation = asyncio.run(_explain(methods, _read_token(text)))
     for line in explanation.lines:
         typer.echo(line)

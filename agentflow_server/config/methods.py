@@ -174,7 +174,7 @@ class IntrospectionConfig(_TokenRules):
     client_id: Text
     client_secret: SecretStr = Field(description='Only as "${VARIABLE}".')
     client_auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
-    issuer: Text | None = Field(default=None, description="The `iss` of the answer, if it has one.")
+    issuer: Text | None = Field(default=None, description="The `iss` the answer must have.")
     timeout: float = Field(default=5.0, gt=0, le=60, description="Seconds; then it is a 503.")
     cache_seconds: int = Field(
         default=60, ge=0, le=60, description="How long a good answer is believed; 0: never."

@@ -4,11 +4,9 @@ import time
 from base64 import urlsafe_b64decode
 from typing import Any, Literal
 
-from fastapi import HTTPException
 from fastapi.security import HTTPAuthorizationCredentials
 from pydantic_core import from_json
 
-from agentflow_server.errors import AuthUnavailable, NotAuthenticated
 from agentflow_server.interfaces import AuditLog
 from agentflow_server.models import AuditEvent, Principal
 from agentflow_server.web.visit import Visit
@@ -25,12 +23,20 @@ class Scribe:
     def admitted(self, visit: Visit, principal: Principal) -> None:
         self._write(visit, "authenticate", "success", principal)
 
-    def refused(self, visit: Visit, error: NotAuthenticated | HTTPException) -> None:
-        reason = f"http_{error.status_code}" if isinstance(error, HTTPException) else error.reason
+    def refused(self, visit: Visit, reason: str) -> None:
         self._write(visit, "authenticate", "failure", reason=reason)
 
-    def unavailable(self, visit: Visit, error: AuthUnavailable) -> None:
-        self._write(visit, "authenticate", "error", reason=error.reason)
+    def unavailable(self, visit: Visit, reason: str) -> None:
+        self._write(visit, "authenticate", "error", reason=reason)
+
+    def limited(self, visit: Visit, principal: Principal | None, quota: str) -> None:
+        details = {"quota": quota}
+        self._write(
+            visit, "rate_limit", "failure", principal, reason="rate_limited", details=details
+        )
+
+    def allowed(self, visit: Visit, principal: Principal, scope: str) -> None:
+        self._write(visit, "authorize", "success", principal, details={"scope": scope})
 
     def forbidden(self, visit: Visit, principal: Principal, scope: str) -> None:
         details = {"scope": scope}

@@ -23,6 +23,9 @@ from agentflow_server.web.auditing import Scribe
 from agentflow_server.web.credentials import read_credential
 from agentflow_server.web.visit import Visit
 
+REFUSALS = frozenset({401, 403})
+"""What a backend's HTTPException means "no" with; with any other status it means "not now"."""
+
 
 @dataclass(frozen=True, slots=True)
 class Guards:
@@ -69,13 +72,11 @@ class Door:
         """
         visit = Visit(request, action, route, self._find_address(request))
         request.scope["agentflow.headers"] = visit.headers
-        visitor = f"address:{limit_key(visit.address)}" if self._rules.per_address else ""
-        await self._count(visit, "address", visitor, self._rules.per_address)
+        await self._count(visit, "address", None, self._rules.per_address)
         principal = await self._authenticate(visit)
         await self._authorize(visit, principal, action, request.path_params.get("thread_id"))
-        user = f"principal:{principal.id}" if principal.id else f"address:{visit.address}"
-        await self._count(visit, "principal", user, self._rules.per_principal)
-        await self._count(visit, "route", f"{route} {user}", self._rules.routes.get(route))
+        await self._count(visit, "principal", principal, self._rules.per_principal)
+        await self._count(visit, "route", principal, self._rules.routes.get(route))
         return await self._as_owner(visit, principal)
 
     async def _authenticate(self, visit: Visit) -> Principal:
@@ -85,11 +86,20 @@ class Door:
             if self._guards.revocations is not None:
                 await self._guards.revocations.check(principal)
         except AuthUnavailable as error:
-            self._scribe.unavailable(visit, error)
+            self._scribe.unavailable(visit, error.reason)
             raise
-        except (NotAuthenticated, HTTPException) as error:
-            self._scribe.refused(visit, error)
-            await self._count_failure(visit, error)
+        except NotAuthenticated as error:
+            self._scribe.refused(visit, error.reason)
+            if error.token_sent:
+                await self._count_failure(visit)
+            raise
+        except HTTPException as error:
+            reason = f"http_{error.status_code}"
+            if error.status_code in REFUSALS:
+                self._scribe.refused(visit, reason)
+                await self._count_failure(visit)
+            else:
+                self._scribe.unavailable(visit, reason)
             raise
         self._scribe.admitted(visit, principal)
         return principal
@@ -112,13 +122,10 @@ class Door:
         finally:
             visit.headers += response.raw_headers[own_headers:]
 
-    async def _count_failure(self, visit: Visit, error: NotAuthenticated | HTTPException) -> None:
-        """Only failures count, and only failures are stopped: whoever shares an attacker's address
-        but has a good credential never meets this limit."""
-        if isinstance(error, HTTPException) or error.token_sent:
-            await self._count(
-                visit, "failed-auth", f"failed:{limit_key(visit.address)}", self._rules.failed_auth
-            )
+    async def _count_failure(self, visit: Visit) -> None:
+        """Only refused credentials count, and only they are stopped: whoever shares an attacker's
+        address but has a good credential never meets this limit."""
+        await self._count(visit, "failed-auth", None, self._rules.failed_auth)
 
     async def _authorize(
         self, visit: Visit, principal: Principal, action: str, resource: str | None
@@ -126,6 +133,7 @@ class Door:
         if not await self._guards.authorizer.authorize(principal, action, resource):
             self._scribe.forbidden(visit, principal, action)
             raise Forbidden(scope=action)
+        self._scribe.allowed(visit, principal, action)
 
     async def _as_owner(self, visit: Visit, principal: Principal) -> Principal:
         """With `?owner=`, an administrator reads what belongs to somebody else."""
@@ -138,15 +146,24 @@ class Door:
         self._scribe.read_as_admin(visit, principal, owner)
         return replace(principal, id=owner)
 
-    async def _count(self, visit: Visit, name: str, key: str, quota: Quota | None) -> None:
-        """Count one hit; the fields are those of draft-ietf-httpapi-ratelimit-headers."""
+    async def _count(
+        self, visit: Visit, name: str, principal: Principal | None, quota: Quota | None
+    ) -> None:
+        """Count one hit of the caller, or of his address as long as nobody knows who he is.
+
+        The fields are those of draft-ietf-httpapi-ratelimit-headers.
+        """
         if quota is None:
             return
-        left = await self._guards.limiter.hit(key, quota)
+        known = principal is not None and not principal.is_anonymous
+        who = f"user {principal.id}" if principal and known else limit_key(visit.address)
+        what = f"{name} {visit.route}" if name == "route" else name
+        left = await self._guards.limiter.hit(f"{what} {who}", quota)
         policy = f'"{name}";q={quota.amount};w={quota.seconds}'
         state = f'"{name}";r={left.remaining};t={left.reset_after}'
         visit.headers += [(b"ratelimit-policy", policy.encode()), (b"ratelimit", state.encode())]
         if not left.allowed:
+            self._scribe.limited(visit, principal, name)
             raise TooManyRequests(retry_after=max(1, left.reset_after))
 
     def _find_address(self, request: Request) -> str:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.security import HTTPAuthorizationCredentials
 
 from agentflow_server import interfaces
 from agentflow_server.auth.alias import OLD_NAME, _AliasFinder, install_alias
 from agentflow_server.auth.backend import load_backend, takes_request
 from agentflow_server.auth.custom import CustomAuth
-from agentflow_server.errors import ConfigError
+from agentflow_server.errors import AuthUnavailable, ConfigError
 
 HEAD = "from agentflow_server.interfaces import BaseAuth\n"
 Write = Callable[[str], str]
@@ -204,3 +205,49 @@ def test_a_real_old_package_wins_and_its_base_auth_is_accepted(
         HEAD + "class Mine(BaseAuth):\n    def authenticate(self, res, credential): return {}\n"
     )
     assert isinstance(load_backend(f"{ours}:Mine", {}), interfaces.BaseAuth)
+
+
+def test_a_backend_may_say_which_credentials_are_its_own(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = write(
+        HEAD + "class Shop(BaseAuth):\n"
+        "    def authenticate(self, res, credential): return None\n"
+        "    def recognises(self, credential):\n"
+        "        return credential.startswith('shop_') or 1 / len(credential.strip('x')) < 0\n"
+    )
+    auth = CustomAuth(load_backend(f"{name}:Shop", {}))
+
+    def recognised(text: str, scheme: str = "Bearer") -> bool:
+        return auth.recognises(HTTPAuthorizationCredentials(scheme=scheme, credentials=text))
+
+    assert recognised("shop_1")
+    assert not recognised("other")
+    assert not recognised("shop_1", "ApiKey")
+    with pytest.raises(AuthUnavailable):
+        recognised("xxxxxxxx")
+    assert "ZeroDivisionError" in caplog.text
+    assert "xxxxxxxx" not in caplog.text
+
+
+def test_without_recognises_every_bearer_token_is_the_backends(write: Write) -> None:
+    name = write(
+        HEAD + "class Shop(BaseAuth):\n    def authenticate(self, res, credential): return None\n"
+    )
+    auth = CustomAuth(load_backend(f"{name}:Shop", {}))
+    assert auth.recognises(HTTPAuthorizationCredentials(scheme="bearer", credentials="x"))
+
+
+@pytest.mark.parametrize(
+    "recognises",
+    ["def recognises(self): pass", "async def recognises(self, text): pass", "recognises = 7"],
+)
+def test_r7_a_recognises_of_another_form_is_refused(write: Write, recognises: str) -> None:
+    name = write(
+        HEAD + "class Shop(BaseAuth):\n"
+        "    def authenticate(self, res, credential): return None\n"
+        f"    {recognises}\n"
+    )
+    backend = load_backend(f"{name}:Shop", {})
+    with pytest.raises(ConfigError, match=r"^auth\.path: recognises must be"):
+        CustomAuth(backend)

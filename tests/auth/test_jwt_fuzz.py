@@ -1,12 +1,14 @@
 """R86: whatever is sent, the verifier answers with its own refusal and nothing else."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agentflow_server.auth.jwks import parse_jwks
 from agentflow_server.errors import NotAuthenticated
 
 SETTINGS = settings(
@@ -85,6 +87,35 @@ def test_r86_a_good_token_with_one_character_changed_is_refused(
     other = data.draw(st.characters().filter(lambda c: c != good[place]))
     with pytest.raises(NotAuthenticated):
         desk.auth.verify(good[:place] + other + good[place + 1 :])
+
+
+@SETTINGS
+@given(
+    jwks=st.lists(
+        st.dictionaries(
+            st.sampled_from(
+                ["kty", "kid", "use", "alg", "crv", "key_ops", "n", "e", "x", "y", "d"]
+            ),
+            values | st.sampled_from(["RSA", "EC", "oct", "P-256", "sig", "RS256", "AQAB"]),
+        )
+        | values,
+        max_size=4,
+    )
+)
+def test_r86_a_key_set_of_any_content_is_read_or_refused(jwks: list[Any]) -> None:
+    with suppress(ValueError):
+        assert all(key.algorithm != "HS256" for key in parse_jwks(dump({"keys": jwks})).keys)
+
+
+@SETTINGS
+@given(data=st.binary() | st.text().map(lambda text: text.encode(errors="surrogatepass")))
+def test_r86_a_key_set_of_any_bytes_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - several texts
+        parse_jwks(data)
+
+
+def dump(value: Any) -> bytes:
+    return json.dumps(value).encode(errors="surrogatepass")
 
 
 def test_the_fuzzed_desk_accepts_a_good_token(desk: Any) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from agentflow_server.auth.token import MAX_TOKEN
+from agentflow_server.auth.token import MAX_TOKEN, is_compact, peek
 from agentflow_server.errors import NotAuthenticated
 
 HASHES = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
@@ -219,6 +219,16 @@ def test_r15_a_segment_has_one_spelling_only(desk: Any) -> None:
     assert reason(desk, twin) == "malformed"
 
 
+def test_r15_a_segment_may_end_in_any_letter(open_desk: Callable[..., Any]) -> None:
+    desk = open_desk("HS384")  # its signatures fill their last letter
+    last_letters = set()
+    for n in range(1000):
+        token = desk.write(desk.claims(jti=str(n)))
+        assert desk.auth.verify(token).id == "alice"
+        last_letters.add(token[-1])
+    assert len(last_letters) == 64
+
+
 def test_r15_a_length_that_base64_does_not_have_is_refused(desk: Any) -> None:
     header, payload, signature = desk.write().split(".")
     assert reason(desk, f"{header}.{payload}.{signature[:41]}") == "malformed"
@@ -229,6 +239,28 @@ def test_r15_a_token_inside_a_token_is_refused(desk: Any) -> None:
     assert reason(desk, desk.write(raw_payload=inner.encode())) == "bad_payload"
     assert reason(desk, desk.write(raw_payload=json.dumps(inner).encode())) == "bad_payload"
     assert reason(desk, desk.write(raw_payload=b"")) == "bad_payload"
+
+
+def test_what_a_token_says_of_itself_can_be_read_without_believing_it(
+    desk: Any, encode: Callable[[bytes], str]
+) -> None:
+    header, claims = peek(desk.write(header={"alg": "none", "kid": "k"})[:-9] + "AAAAAAAAA")
+    assert (header["alg"], header["kid"], claims) == ("none", "k", desk.claims())
+    good, bad = encode(b"{}"), encode(b"[]")
+    for token, code in (
+        (f"{bad}.{good}.{good}", "bad_header"),
+        (f"{good}.{bad}.{good}", "bad_payload"),
+        ("x", "malformed"),
+    ):
+        with pytest.raises(NotAuthenticated) as caught:
+            peek(token)
+        assert caught.value.reason == code
+
+
+def test_r16_the_form_of_a_token_includes_its_length() -> None:
+    assert is_compact("a." * 2 + "a" * (MAX_TOKEN - 4))
+    assert not is_compact("a." * 2 + "a" * (MAX_TOKEN - 3))
+    assert not is_compact("a.b")
 
 
 def test_r16_a_token_of_more_than_16_kb_is_not_even_looked_at(desk: Any) -> None:

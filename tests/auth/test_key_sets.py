@@ -11,10 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from agentflow_server.auth.jwks import MAX_KEYS, parse_jwks
 from agentflow_server.auth.jwt import JwtAuth
-from agentflow_server.auth.key_set import FixedKeys, KeySet
+from agentflow_server.auth.key_set import FixedKeys, KeySet, KeySource
 from agentflow_server.auth.keys import VerifyingKey, load_key
 from agentflow_server.errors import NotAuthenticated
 
+NOW = 1_800_000_000.0
 SECRETS = [f"Zm9v-Yn2qRk8wTq0xLh3vBc6dPs1uEj9gXa{n}" for n in range(3)]
 
 
@@ -83,7 +84,7 @@ def test_r4_a_kid_does_not_lend_its_key_to_another_algorithm(
 
 
 def test_two_keys_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="same kid"):
+    with pytest.raises(ValueError, match=r"^two keys have the same kid$"):
         KeySet([secret(0, "one"), secret(1, "one")])
 
 
@@ -99,6 +100,58 @@ def test_r24_a_token_of_a_removed_key_is_not_remembered(desk: Any) -> None:
     source.change(KeySet([secret(0)]))
     with pytest.raises(NotAuthenticated):
         auth.verify(token)
+
+
+class Rotating(KeySource):
+    """Has one key, and another one after `renew`; says what it was asked."""
+
+    def __init__(self, overdue_at: float) -> None:
+        self.sets = [KeySet([secret(0)]), KeySet([secret(1)])]
+        self.overdue_at = overdue_at
+        self.renewed_at: list[float] = []
+
+    def current(self, now: float) -> KeySet:
+        return self.sets[0]
+
+    def is_overdue(self, now: float) -> bool:
+        return now >= self.overdue_at
+
+    async def renew(self, now: float) -> bool:
+        self.renewed_at.append(now)
+        return len(self.sets) > 1 and bool(self.sets.pop(0))
+
+
+async def test_a_token_that_no_key_fits_is_tried_again_with_newer_keys(
+    desk: Any, ask: Any, refusal: Any
+) -> None:
+    source = Rotating(overdue_at=NOW + 60)
+    auth = JwtAuth(source, clock=desk.clock)
+    assert (await ask(auth, hs(desk, 0))).id == "alice"
+    assert source.renewed_at == []
+    assert (await ask(auth, hs(desk, 1))).id == "alice"
+    assert source.renewed_at == [NOW]
+    assert await refusal(auth, hs(desk, 0)) == "bad_signature"
+    assert source.renewed_at == [NOW, NOW]
+    assert await refusal(auth, "malformed") == "malformed"
+    assert source.renewed_at == [NOW, NOW]
+
+
+async def test_keys_that_are_overdue_are_renewed_before_they_are_used(
+    desk: Any, refusal: Any
+) -> None:
+    source = Rotating(overdue_at=NOW)
+    auth = JwtAuth(source, clock=desk.clock)
+    assert await refusal(auth, hs(desk, 0)) == "bad_signature"
+    assert source.renewed_at == [NOW, NOW]
+
+
+async def test_fixed_keys_are_never_renewed() -> None:
+    source = FixedKeys(KeySet([secret(0)]))
+    await source.open()
+    assert source.is_overdue(NOW) is False
+    assert await source.renew(NOW) is False
+    assert source.problems() == ()
+    await source.close()
 
 
 # JSON Web Key Sets
@@ -188,6 +241,41 @@ def test_r53_keys_that_are_not_for_our_signatures_are_ignored(pair: Callable[...
     assert names(keys) == [("good", "RS256")]
 
 
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ({"kid": 7}, "its kid is not a string"),
+        ({"use": "enc"}, "its use is not sig"),
+        ({"key_ops": ["sign"]}, "its key_ops do not name verify"),
+        ({"kty": "OKP"}, "it is neither an RSA nor an EC key"),
+        ({"alg": "PS256"}, "it is not for one of the accepted algorithms"),
+        ({"n": None}, "it has no n"),
+        ({"e": "AQ!AB"}, "its e is not base64url"),
+        ({"e": ""}, "its numbers are no key"),
+        ({"e": "Aw"}, "the RSA key has the public exponent 3, at least 65537 is needed (RS256)"),
+    ],
+)
+def test_r53_the_log_says_why_a_key_is_ignored(
+    members: Any, why: str, pair: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    jwk = public_jwk(pair("RS256").signing, kid="k", alg="RS256")
+    assert parse({**jwk, **members}).keys == ()
+    assert caplog.messages == [f"left a key out of a JSON Web Key Set: {why}"]
+
+
+def test_a_set_accepts_algorithms_of_which_it_has_no_key_yet(
+    desk: Any, pair: Callable[..., Any]
+) -> None:
+    keys = parse(public_jwk(pair("RS256").signing, kid="r"), algorithms=["RS256", "ES256"])
+    assert keys.algorithms == {"RS256", "ES256"}
+    signing = pair("ES256").signing
+    for headers in (None, {"kid": "e"}):
+        token = jwt.encode(desk.claims(), signing, "ES256", headers=headers)
+        assert judge(desk, keys, token) == "unknown_key"
+    assert judge(desk, keys, jwt.encode(desk.claims(), SECRETS[0], "HS256")) == "alg_not_allowed"
+
+
 def test_r53_a_private_key_is_used_for_its_public_half_and_reported(
     pair: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,13 +284,15 @@ def test_r53_a_private_key_is_used_for_its_public_half_and_reported(
     keys = parse({**jwk, "kid": "k"})
     assert names(keys) == [("k", "ES256")]
     assert not hasattr(keys.keys[0].material, "private_numbers")
-    assert "private key" in caplog.text
+    assert caplog.messages == [
+        "a JSON Web Key Set holds a private key, of which only the public half is used"
+    ]
     assert jwk["d"] not in caplog.text
 
 
 def test_r53_a_kid_that_occurs_twice_spoils_the_set(pair: Callable[..., Any]) -> None:
     one, two = pair("RS256").signing, pair("ES256").signing
-    with pytest.raises(ValueError, match="same kid"):
+    with pytest.raises(ValueError, match=r"^two keys of the set have the same kid$"):
         parse(public_jwk(one, kid="k"), public_jwk(two, kid="k"))
     with pytest.raises(ValueError, match="same kid"):
         parse(public_jwk(one, kid="k"), {"kty": "oct", "kid": "k", "k": "AAAA"})
@@ -231,8 +321,11 @@ def test_r52_a_set_has_a_hundred_keys_at_most() -> None:
         b'{"keys": [{"kty": "RSA", "n": NaN}]}',
         b'{"keys": ' + b"[" * 30 + b"]" * 30 + b"}",
         b'{"keys": [\xff]}',
+        b'{"keys": [123456789012345678901]}',
     ],
 )
 def test_r52_garbage_is_no_key_set(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - several texts
         parse_jwks(data)
+    with pytest.raises(ValueError, match=r'^not a JSON Web Key Set: expected {"keys": \[…\]}$'):
+        parse_jwks(b"[]")

@@ -245,7 +245,9 @@ async def test_an_issuer_that_is_silent_at_first_is_a_503_and_recovers_by_itself
     provider: Any, ask: Ask, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider.answers[METADATA] = answer(b"<html>", status=502)
-    provider.answers["/.well-known/oauth-authorization-server/realms/shop"] = answer(b"", status=502)
+    provider.answers["/.well-known/oauth-authorization-server/realms/shop"] = answer(
+        b"", status=502
+    )
     caplog.set_level("INFO")
     async with opened(provider, first_retry=0.01) as auth:
         assert await unavailable(ask, auth, provider.token()) == "keys_unavailable"
@@ -364,7 +366,7 @@ async def test_r52_keys_are_asked_for_over_https_alone(url: str, problem: str | 
         await Fetcher().get(url)
 
 
-# R54: discovery
+# R54: what an issuer says of itself
 
 
 @pytest.mark.parametrize(
@@ -461,9 +463,7 @@ async def test_r13_nothing_a_token_says_is_fetched(provider: Any, refusal: Ask) 
         assert paths <= {KEYS, METADATA}
 
 
-async def test_a_refusal_stays_one_when_the_keys_have_not_changed(
-    provider: Any, ask: Ask
-) -> None:
+async def test_a_refusal_stays_one_when_the_keys_have_not_changed(provider: Any, ask: Ask) -> None:
     async with opened(provider) as auth:
         header, payload, signature = provider.token().split(".")
         with pytest.raises(NotAuthenticated, match=r"^Could not validate credentials$"):

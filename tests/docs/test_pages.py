@@ -101,47 +101,48 @@ def app(messages, config):
 """
 
 
+PUBLIC_KEY = """-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEVs/o5+uQbTjL3chynL4wXgUg2R9
+q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
+-----END PUBLIC KEY-----
+"""
+
+
 @pytest.fixture
 def make_real(tmp_path, monkeypatch):
-    """Let an example name modules, files and variables that exist."""
+    """Write an example down so that what it names exists: modules, files and variables."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "named_in_the_docs.py").write_text(BACKEND)
     (tmp_path / ".env").write_text("JWT_SECRET_KEY=Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6\n")
-    public_key = (
-        "-----BEGIN PUBLIC KEY-----\n"
-        "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEVs/o5+uQbTjL3chynL4wXgUg2R9\n"
-        "q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==\n"
-        "-----END PUBLIC KEY-----\n"
-    )
 
     def make_real(text):
         for variable in re.findall(r"\$\{(\w+)\}", text):
-            value = "redis://127.0.0.1:6379/0" if "REDIS" in variable else f"value-of-{variable}"
-            monkeypatch.setenv(variable, value)
-        for name in re.findall(r'"public_key_file": "([^"]+)"', text)[:1]:
+            redis = "redis://127.0.0.1:6379/0"
+            monkeypatch.setenv(variable, redis if "REDIS" in variable else f"value of {variable}")
+        for name in re.findall(r'"public_key_file": "([^"]+)"', text):
             file = tmp_path / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(public_key)
-        config = json.loads(text)
-        for name in ("agent", "agents", "authorization", "thread_name_generator"):
-            config[name] = rename(config.get(name))
-        methods = config.get("auth") if isinstance(config.get("auth"), list) else [config["auth"]]
-        for method in methods:
-            if isinstance(method, dict) and "path" in method:
-                method["path"] = "named_in_the_docs:Backend"
+            file.write_text(PUBLIC_KEY)
         path = tmp_path / "agentflow.json"
-        path.write_text(json.dumps(config))
+        path.write_text(json.dumps(with_our_modules(json.loads(text))))
         return path
 
-    def rename(value):
-        match value:
-            case str():
-                return "named_in_the_docs:app"
-            case dict() if "roles" not in value and "default_scopes" not in value:
-                return dict.fromkeys(value, "named_in_the_docs:app")
-        return value
-
     return make_real
+
+
+def with_our_modules(config):
+    match config:
+        case {"agent": str()}:
+            config["agent"] = "named_in_the_docs:app"
+        case {"agents": dict(agents)}:
+            config["agents"] = dict.fromkeys(agents, "named_in_the_docs:app")
+    if isinstance(config.get("authorization"), str):
+        config["authorization"] = "named_in_the_docs:decide"
+    methods = config["auth"] if isinstance(config["auth"], list) else [config["auth"]]
+    for method in methods:
+        if isinstance(method, dict) and "path" in method:
+            method["path"] = "named_in_the_docs:Backend"
+    return config
 
 
 def is_config(block):
@@ -207,7 +208,8 @@ def test_every_command_and_option_in_the_documentation_exists(texts, pages):
                 known = {option for parameter in command.params for option in parameter.opts}
                 assert word.partition("=")[0] in known, f"{page}: {line}"
             else:
-                assert not getattr(command, "commands", {}), f"{page}: {line}"
+                works_alone = getattr(command, "invoke_without_command", True)
+                assert works_alone, f"{page}: {line}"
     every = set(find_commands(typer.main.get_command(command_line)))
     assert seen >= every, sorted(every - seen)
 
@@ -264,8 +266,37 @@ def test_every_reason_for_a_refusal_is_explained(root, texts):
     found = {"bad_exp", "bad_iat", "bad_nbf"}
     for file in root.glob("agentflow_server/**/*.py"):
         found |= set(re.findall(r'\breason=(?:\(\s*)?"(\w+)"', file.read_text("utf-8")))
-        for one, other in re.findall(r'reason="(\w+)" if \w+ else "(\w+)"', file.read_text("utf-8")):
+        for one, other in re.findall(
+            r'reason="(\w+)" if \w+ else "(\w+)"', file.read_text("utf-8")
+        ):
             found |= {one, other}
     explained = set(re.findall(r"`(\w+)`", texts["docs/audit.md"]))
     assert len(found) > 30
     assert sorted(found - explained) == []
+
+
+def test_r91_every_rule_has_a_test_that_bears_its_number_or_a_file(root, texts):
+    tests = [(file, file.read_text("utf-8")) for file in root.glob("tests/**/test_*.py")]
+    names = "\n".join(re.findall(r"def (test_\w+)", "\n".join(text for _, text in tests)))
+    rows = re.findall(r"^\| R(\d+) \| (.*) \|$", texts["docs/security-rules.md"], re.M)
+    numbers = [int(number) for number, _ in rows]
+    assert numbers == sorted(set(numbers))
+    assert {*range(1, 62), 65, 76} <= set(numbers)
+    for number, rule in rows:
+        files = re.findall(r"`(tests/[\w/.]+)`", rule)
+        assert all((root / file).exists() for file in files), number
+        assert files or re.search(rf"_r{number}_", names), f"R{number} has no test"
+
+
+def test_r91_security_md_names_rules_that_exist(texts):
+    known = set(re.findall(r"^\| (R\d+) \|", texts["docs/security-rules.md"], re.M))
+    assert set(re.findall(r"\bR\d+\b", texts["SECURITY.md"])) <= known
+    for heading in ("Threat model", "What is not defended", "OWASP ASVS 5.0"):
+        assert f"# {heading}\n" in texts["SECURITY.md"]
+
+
+def test_the_rule_that_the_command_names_is_on_the_page(root, texts):
+    known = set(re.findall(r"^\| (R\d+) \|", texts["docs/security-rules.md"], re.M))
+    named = set(re.findall(r"\bR\d+\b", (root / "agentflow_server/auth/explain.py").read_text()))
+    assert named
+    assert named <= known

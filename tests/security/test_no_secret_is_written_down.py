@@ -199,7 +199,10 @@ def check_audit(events: Sequence[dict[str, Any]]) -> None:
     assert {"alice", "bob", "carol"} <= users
 
 
-@pytest.mark.parametrize("secret", [SECRET, "k\u00fcrzer-passwort", token()[-43:]])
+SIGNATURE = "XHDGnVR7Ws-3VzrXjB9sm5VJ7LOnH985jfZsEjw4O_o"
+
+
+@pytest.mark.parametrize("secret", [SECRET, "k\u00fcrzer-passwort", SIGNATURE])
 def test_the_search_knows_every_disguise(leaks: Callable[..., list[str]], secret: str) -> None:
     plain = secret.encode()
     for written in (
