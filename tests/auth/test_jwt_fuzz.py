@@ -1,7 +1,10 @@
 """R86: whatever is sent, the verifier answers with its own refusal and nothing else."""
 
 import json
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +119,19 @@ def test_r86_a_key_set_of_any_bytes_is_refused(data: bytes) -> None:
 
 def dump(value: Any) -> bytes:
     return json.dumps(value).encode(errors="surrogatepass")
+
+
+def test_r86_the_fuzzer_for_millions_of_inputs_runs() -> None:
+    script = Path(__file__).with_name("fuzz_verifier.py")
+    done = subprocess.run(
+        [sys.executable, script, "2000", "1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "accepted" in done.stdout
 
 
 def test_the_fuzzed_desk_accepts_a_good_token(desk: Any) -> None:

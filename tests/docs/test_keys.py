@@ -144,8 +144,9 @@ def test_r80_r84_the_audit_log_is_as_its_page_says(operator, blocks_of, root):
     operator.type("agentflow revoke --user-id bob")
 
     lines = [json.loads(line) for line in operator.type(reading).splitlines()]
-    assert [(line["action"], line["result"]) for line in lines[:3]] == [
+    assert [(line["action"], line["result"]) for line in lines[:4]] == [
         ("authenticate", "success"),
+        ("authorize", "success"),
         ("authenticate", "failure"),
         ("revoke", "success"),
     ]
