@@ -1,17 +1,15 @@
 """What the door writes into the audit log."""
 
 import time
-from base64 import urlsafe_b64decode
 from typing import Any, Literal
 
 from fastapi.security import HTTPAuthorizationCredentials
-from pydantic_core import from_json
 
+from agentflow_server.auth.token import peek
+from agentflow_server.errors import NotAuthenticated
 from agentflow_server.interfaces import AuditLog
 from agentflow_server.models import AuditEvent, Principal
 from agentflow_server.web.visit import Visit
-
-MAX_HEADER_CHARS = 1024
 
 
 class Scribe:
@@ -83,14 +81,9 @@ def _describe_principal(principal: Principal) -> dict[str, Any]:
 
 def _describe_token(credential: HTTPAuthorizationCredentials) -> dict[str, Any]:
     """`alg` and `kid` of a JWT, as it says itself; nothing of anything else."""
-    segment, dot, _ = credential.credentials.partition(".")
-    if not dot or len(segment) > MAX_HEADER_CHARS:
-        return {}
     try:
-        header = from_json(urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
-    except ValueError:
-        return {}
-    if not isinstance(header, dict):
+        header, _ = peek(credential.credentials)
+    except NotAuthenticated:
         return {}
     found = {"algorithm": header.get("alg"), "key_id": header.get("kid")}
     return {name: value for name, value in found.items() if isinstance(value, str)}
