@@ -2,6 +2,7 @@
 
 AgentflowError
 ├── ConfigError            the server cannot start as configured
+│   └── DatabaseInUse      another server has the database open
 ├── NotAuthenticated       nobody, or nobody we believe
 ├── AuthUnavailable        the authentication itself is broken or slow
 ├── InvalidRequest         the request contradicts the contract
@@ -41,6 +42,21 @@ class ConfigError(AgentflowError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems: Sequence[str] = problems
+        self.causes: Sequence[BaseException] = ()
+
+    @classmethod
+    def joined(cls, errors: Sequence["ConfigError"]) -> "ConfigError":
+        """One error with all their problems; `causes` keeps what users' code raised."""
+        joined = cls(*(problem for error in errors for problem in error.problems))
+        found = (cause for error in errors for cause in (error.__cause__, *error.causes))
+        joined.causes = [cause for cause in found if cause is not None]
+        return joined
+
+
+class DatabaseInUse(ConfigError):
+    """Another server has the database open."""
+
+    code = "database_in_use"
 
 
 class NotAuthenticated(AgentflowError):

@@ -46,13 +46,13 @@ class Parts:
 def choose_parts(config: Config) -> Parts:
     """Load the agents, the authentication, the keys. Raises ConfigError with every problem."""
     store = SqliteStore(config.database_path)
-    problems: list[str] = []
+    errors: list[ConfigError] = []
 
     def attempt(choose: Callable[[], T]) -> T | None:
         try:
             return choose()
         except ConfigError as exc:
-            problems.extend(exc.problems)
+            errors.append(exc)
             return None
 
     guards = attempt(lambda: _choose_guards(config, store))
@@ -68,8 +68,8 @@ def choose_parts(config: Config) -> Parts:
     generator_path = config.thread_name_generator
     generate_name = attempt(lambda: load_generator(generator_path) if generator_path else None)
     rules = attempt(lambda: _choose_rules(config))
-    if guards is None or agents is None or rules is None or problems:
-        raise ConfigError(*problems)
+    if guards is None or agents is None or rules is None or errors:
+        raise ConfigError.joined(errors)
     return Parts(store, agents, generate_name, guards, rules)
 
 

@@ -14,16 +14,30 @@ set inactive, or deleted, is refused from the next request on.
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import jwt
 from fastapi import HTTPException, Response
 from fastapi.security import HTTPAuthorizationCredentials
-from sqlalchemy import JSON, Column, ForeignKey, String, Table, create_engine, inspect
+from sqlalchemy import (
+    JSON,
+    Column,
+    Engine,
+    ForeignKey,
+    String,
+    Table,
+    create_engine,
+    inspect,
+    make_url,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from agentflow_server import BaseAuth
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The folder above `auth/`."""
 
 
 class Model(DeclarativeBase):
@@ -68,8 +82,7 @@ class DatabaseAuth(BaseAuth):
         if len(self._secret.encode()) < 32 or len(set(self._secret)) < 8:
             raise ValueError("JWT_SECRET_KEY: 32 random bytes are needed; try `agentflow secret`")
         try:
-            # A parameter is a user id: it stays out of error texts.
-            self._engine = create_engine(database_url, pool_pre_ping=True, hide_parameters=True)
+            self._engine = open_engine(database_url)
             if create_tables:
                 Model.metadata.create_all(self._engine)
             missing = Model.metadata.tables.keys() - set(inspect(self._engine).get_table_names())
@@ -113,10 +126,19 @@ class DatabaseAuth(BaseAuth):
         return claims
 
 
+def open_engine(database_url: str) -> Engine:
+    """A relative path of SQLite starts at the project's folder, wherever the server is started."""
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}:
+        url = url.set(database=str(PROJECT / str(url.database)))
+    # A parameter is a user id: it stays out of error texts.
+    return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("usage: python -m auth.database DATABASE_URL USERNAME EMAIL")
-    engine = create_engine(sys.argv[1])
+    engine = open_engine(sys.argv[1])
     Model.metadata.create_all(engine)
     with Session(engine) as new, new.begin():
         new.add(User(id=sys.argv[2], username=sys.argv[2], email=sys.argv[3]))

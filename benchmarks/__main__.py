@@ -16,7 +16,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="half a minute; writes no file")
+    parser.add_argument("--quick", action="store_true", help="under a minute; writes no file")
     quick = parser.parse_args().quick
     if sys.platform != "linux":
         print("The benchmarks read /proc, so they need Linux.", file=sys.stderr)

@@ -9,12 +9,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from benchmarks.agents import LENGTHS, TURNS_PER_THREAD
+from benchmarks.identity import UNLIMITED, Amount, Identity, measure_identity
 from benchmarks.load import Outcome, build_request, run_clients, time_first_delta
 from benchmarks.server import ROOT, Cores, Memory, Server
 
@@ -32,6 +34,20 @@ SERVED = (
     ("LangGraph", GRAPH, "jwt"),
 )
 
+GUARDS: Mapping[str, Mapping[str, Any]] = {
+    "neither": {},
+    "audit log, file": {"observability": {"audit": {"sink": "file", "path": "audit.jsonl"}}},
+    "audit log, database": {"observability": {"audit": {"sink": "database"}}},
+    "rate limits": {
+        "rate_limit": {
+            "per_principal": UNLIMITED,
+            "per_address": UNLIMITED,
+            "routes": {"POST /threads/{thread_id}/messages": UNLIMITED},
+        }
+    },
+}
+"""Settings whose price per turn is measured, each against none of them."""
+
 Say = Callable[[str], None]
 
 
@@ -45,6 +61,8 @@ class Effort:
     threads: int
     starts: int
     streams: int
+    guarded: int
+    identity: Amount
 
 
 FULL = Effort(
@@ -54,6 +72,8 @@ FULL = Effort(
     threads=2,
     starts=5,
     streams=60,
+    guarded=40,
+    identity=Amount(rounds=4, calls=500, requests=300, refusals=100),
 )
 QUICK = Effort(
     rounds=1,
@@ -62,6 +82,8 @@ QUICK = Effort(
     threads=1,
     starts=2,
     streams=10,
+    guarded=10,
+    identity=Amount(rounds=1, calls=200, requests=100, refusals=30),
 )
 
 
@@ -120,12 +142,16 @@ Growth = Mapping[int, Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`growth` is what served agents take, `bare` what a graph takes without a server."""
+    """`growth` is what served agents take, `bare` what a graph takes without a server, `guards`
+    what turns with each of `GUARDS` take, by 16 clients with JWT.
+    """
 
     turns: Sequence[Turns]
     growth: Mapping[str, Growth]
     bare: Mapping[str, Growth]
     small: Small
+    guards: Mapping[str, Sequence[Round]]
+    identity: Identity
 
 
 def measure(effort: Effort, cores: Cores, say: Say) -> Figures:
@@ -135,6 +161,8 @@ def measure(effort: Effort, cores: Cores, say: Say) -> Figures:
         growth=_measure_all_growth(effort, cores, say),
         bare=_measure_bare(effort, cores, say),
         small=_measure_small(effort, cores, say),
+        guards=_measure_guards(effort, cores, say),
+        identity=measure_identity(effort.identity, cores, say),
     )
 
 
@@ -163,6 +191,23 @@ def _measure_turns(
 def _run_round(server: Server, clients: int, turns: int) -> Round:
     """On new threads, so that what a round costs does not depend on the rounds before it."""
     return _run_measured(server, [_plan_turns(server, client, turns) for client in range(clients)])
+
+
+def _measure_guards(effort: Effort, cores: Cores, say: Say) -> dict[str, list[Round]]:
+    """Side by side, so that whatever else the machine does disturbs all of them."""
+    say("turns: audit log, rate limits")
+    found: dict[str, list[Round]] = defaultdict(list)
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(Server(EXAMPLE, cores=cores, use_jwt=True, settings=settings))
+            for name, settings in GUARDS.items()
+        }
+        for server in servers.values():
+            _run_round(server, 4, 40)
+        for _ in range(effort.rounds):
+            for name, server in servers.items():
+                found[name].append(_run_round(server, 16, effort.guarded))
+    return found
 
 
 def _plan_turns(server: Server, client: int, turns: int) -> list[bytes]:

@@ -9,7 +9,7 @@ import re
 import selectors
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,14 +40,21 @@ def build_request(
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def run_clients(port: int, plans: Sequence[Sequence[bytes]], seconds: float) -> Outcome:
+def run_clients(
+    port: int,
+    plans: Sequence[Sequence[bytes]],
+    seconds: float,
+    *,
+    expected: Collection[int] = (200,),
+) -> Outcome:
     """Each plan is a client of its own: it sends its next request when it has the last answer.
 
-    No new request is sent after `seconds`. Raises RuntimeError for any answer but a 200.
+    No new request is sent after `seconds`. Raises RuntimeError for an answer with another status
+    than the `expected` ones.
     """
     outcome = Outcome()
     with selectors.DefaultSelector() as selector:
-        clients = [_Client(port, iter(plan)) for plan in plans]
+        clients = [_Client(port, iter(plan), expected) for plan in plans]
         try:
             for client in clients:
                 selector.register(client.socket, selectors.EVENT_READ, client)
@@ -77,10 +84,11 @@ def run_clients(port: int, plans: Sequence[Sequence[bytes]], seconds: float) -> 
 class _Client:
     """One connection, with one request on its way."""
 
-    def __init__(self, port: int, requests: Iterator[bytes]) -> None:
+    def __init__(self, port: int, requests: Iterator[bytes], expected: Collection[int]) -> None:
         self.socket = _connect(port)
         self.sent = 0.0
         self._requests = requests
+        self._expected = tuple(b"HTTP/1.1 %d " % status for status in expected)
         self._received = b""
 
     def send_next(self) -> bool:
@@ -103,8 +111,8 @@ class _Client:
         if not complete or length is None or len(body) < int(length[1]):
             return None
         self._received = b""
-        if not head.startswith(b"HTTP/1.1 200 "):
-            raise RuntimeError(f"expected a 200: {head.splitlines()[0]!r} {body[:300]!r}")
+        if not head.startswith(self._expected):
+            raise RuntimeError(f"unexpected answer: {head.splitlines()[0]!r} {body[:300]!r}")
         return body
 
 

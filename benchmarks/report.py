@@ -11,6 +11,17 @@ from pathlib import Path
 
 from benchmarks.agents import LENGTHS
 from benchmarks.cases import Figures, Round, Small, growth_per_message, typical
+from benchmarks.identity_report import (
+    COST_COLUMNS,
+    GUARD_COLUMNS,
+    KEY_COLUMNS,
+    REFUSAL_COLUMNS,
+    describe_costs,
+    describe_guards,
+    describe_keys,
+    describe_refusals,
+    list_limits,
+)
 
 PACKAGES = (
     *("agentflow-server", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic"),
@@ -39,7 +50,7 @@ class Budget:
         return (
             self.what,
             f"{sign} {self.limit:g} {self.unit}",
-            f"{self.found:.{0 if self.limit >= 50 else 2}f} {self.unit}",
+            f"{self.found:z.{0 if self.limit >= 50 else 2}f} {self.unit}",
             "met" if self.met else "**missed**",
         )
 
@@ -71,6 +82,7 @@ def list_budgets(figures: Figures) -> list[Budget]:
         Budget("`agentflow --help`", 0.4, typical(small.help), "s"),
         Budget("start to the first `/ping`", 1.5, typical(small.to_ping), "s"),
         Budget("idle memory (RSS)", 80, typical([memory.rss for memory in small.idle]), "MB"),
+        *(Budget(*limit) for limit in list_limits(figures)),
     ]
 
 
@@ -104,8 +116,27 @@ def write_report(figures: Figures, *, load: tuple[float, float]) -> str:
         "## Streaming, start, memory",
         "",
         *_table(("", "median", "best", "worst"), _describe_small(figures.small)),
+        *_report_identity(figures),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _report_identity(figures: Figures) -> Iterator[str]:
+    identity = figures.identity
+    yield from ("## Knowing a caller", "")
+    yield "CPU. A request is `GET /agents`; a fresh token is seen for the first time."
+    yield ""
+    yield from _table(COST_COLUMNS, describe_costs(identity))
+    yield from ("## Refusing a bad token", "")
+    yield from _table(REFUSAL_COLUMNS, describe_refusals(identity))
+    yield from ("## API keys: the time until the answer", "")
+    yield "Medians, in mixed order. A guess should not show whether there is a key with that id."
+    yield ""
+    yield from _table(KEY_COLUMNS, describe_keys(identity))
+    yield from ("## Audit log and rate limits, per turn", "")
+    yield "Echo turns of a function with JWT, 16 clients, in the best of rounds side by side."
+    yield ""
+    yield from _table(GUARD_COLUMNS, describe_guards(figures.guards))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +50,23 @@ def take_cores() -> Cores:
 class Server:
     """`with Server("module:agent", cores=…) as server:` it answers, and is gone afterwards."""
 
-    def __init__(self, agent: str, *, cores: Cores, use_jwt: bool = False) -> None:
+    def __init__(
+        self,
+        agent: str,
+        *,
+        cores: Cores,
+        use_jwt: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`settings` of agentflow.json and environment `variables` beside the usual ones."""
         self._agent = agent
         self._cores = cores
+        self._settings = settings or {}
+        self._variables = variables or {}
         self._secret = secrets.token_urlsafe(48) if use_jwt else None
         self._closing = ExitStack()
+        self.database = Path()
         self.port = 0
         self.pid = 0
         self.seconds_to_ping = 0.0
@@ -106,7 +119,8 @@ class Server:
     def _command(self, folder: Path) -> list[str]:
         auth = "none" if self._secret is None else "jwt"
         config: dict[str, Any] = {"agent": self._agent, "auth": auth}
-        config["database"] = f"sqlite:///{folder / 'agentflow.db'}"
+        self.database = folder / "agentflow.db"
+        config |= {"database": f"sqlite:///{self.database}", **self._settings}
         path = folder / "agentflow.json"
         path.write_text(json.dumps(config), encoding="utf-8")
         self.port = _find_free_port()
@@ -118,7 +132,7 @@ class Server:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         if self._secret is not None:
             environment["JWT_SECRET_KEY"] = self._secret
-        return environment
+        return {**environment, **self._variables}
 
     def _wait_for_ping(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.perf_counter() + START_TIMEOUT

@@ -1,5 +1,6 @@
 """Serves a compiled LangGraph graph, token by token, with its state in our database."""
 
+import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Literal, cast
@@ -9,6 +10,7 @@ from langchain_core.messages.utils import convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._serde import build_serde_allowlist
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph, StateGraph
 from langgraph.store.base import BaseStore
 
@@ -36,6 +38,8 @@ from agentflow_server.models import Content, JsonObject, Message
 
 Durability = Literal["sync", "exit"]
 Graph = CompiledStateGraph[Any, Any, Any, Any]
+
+log = logging.getLogger(__name__)
 
 _COORDINATES = frozenset(
     {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "task_id"}
@@ -75,6 +79,12 @@ class LangGraphAgent(Agent):
         chosen = {"checkpointer": self._saver or False, "store": _choose_store(graph, name, store)}
         self._graph: Graph = graph.copy(update=chosen)
         self.remembers = self._saver is not None
+        if isinstance(self._saver, InMemorySaver):
+            log.warning(
+                "agent %r forgets every conversation when the server stops: its graph has an "
+                "InMemorySaver; compile it without a checkpointer to get a durable one",
+                name,
+            )
         # LangGraph warns when durability is asked for and there is nothing to be durable.
         self._options: dict[str, Any] = {"durability": durability} if self._saver else {}
         self._options["output_keys"] = ["messages"]

@@ -11,6 +11,9 @@ from agentflow_server.interfaces import BaseAuth
 
 SETTING = "auth.path"
 
+_EXTRAS = {"pyotp": "mfa", "sqlalchemy": "database", "firebase_admin": "firebase"}
+"""Which extra brings what the ready-made backends import."""
+
 
 def load_backend(path: str, options: Mapping[str, Any]) -> BaseAuth:
     """The backend that `path` names; a class is constructed with `options`.
@@ -81,6 +84,14 @@ def _import(path: str) -> Any:
         return load(path, setting=SETTING)
     except ConfigError:
         raise
+    except ModuleNotFoundError as exc:
+        extra = _EXTRAS.get((exc.name or "").partition(".")[0])
+        if extra is None:
+            raise ConfigError(f"{SETTING}: importing {path!r} failed: {_one_line(exc)}") from exc
+        raise ConfigError(
+            f"{SETTING}: {path!r} needs {exc.name!r}, "
+            f"install it with: pip install 'agentflow-server[{extra}]'"
+        ) from None
     except Exception as exc:
         # The user's module: whatever it raises is shown as his, below the setting that names it.
         raise ConfigError(f"{SETTING}: importing {path!r} failed: {_one_line(exc)}") from exc
@@ -92,6 +103,9 @@ def _construct(backend: type[Any], path: str, options: Mapping[str, Any]) -> Bas
         raise ConfigError(f"{SETTING}: {path!r} does not implement {missing}")
     try:
         return _as_backend(backend(**options))
+    except ValueError as exc:
+        # How a backend says that its options are wrong: one line is all there is to see.
+        raise ConfigError(f"{SETTING}: constructing {path!r} failed: {_one_line(exc)}") from None
     except Exception as exc:
         # The user's constructor, as above.
         raise ConfigError(f"{SETTING}: constructing {path!r} failed: {_one_line(exc)}") from exc

@@ -42,14 +42,14 @@ def open_authenticator(
     Raises ConfigError with every problem there is.
     """
     methods: list[Authenticator] = []
-    problems: list[str] = []
+    errors: list[ConfigError] = []
     for config in configs:
         try:
             methods.append(_open_method(config, configs, credentials))
         except ConfigError as exc:
-            problems.extend(exc.problems)
-    if problems:
-        raise ConfigError(*problems)
+            errors.append(exc)
+    if errors:
+        raise ConfigError.joined(errors)
     return methods[0] if len(methods) == 1 else AnyOf(methods)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import typer
@@ -11,7 +12,10 @@ from agentflow_server.cli.banner import align, summarise
 from agentflow_server.cli.failures import explained, load_app
 from agentflow_server.cli.logs import set_up_logs
 from agentflow_server.config import effective, exposure_problems, load_config, read_config
-from agentflow_server.errors import ConfigError
+from agentflow_server.errors import ConfigError, DatabaseInUse
+
+if TYPE_CHECKING:
+    from agentflow_server.app import AgentflowApp
 
 Overrides = Mapping[str, str | int | None]
 
@@ -25,11 +29,19 @@ def check_everything(path: Path | None, *, overrides: Overrides) -> None:
         if errors:
             raise ConfigError(*errors)
         app = load_app(config)
-        anyio.run(app.verify)
+        database = _check_database(app)
         for warning in warnings:
             typer.secho(warning, err=True, fg=typer.colors.YELLOW)
         typer.echo(f"{align({'Config': str(config.path), **summarise(config)})}\n")
-        typer.secho("Everything loads; the database opens.", fg=typer.colors.GREEN)
+        typer.secho(f"Everything loads; {database}.", fg=typer.colors.GREEN)
+
+
+def _check_database(app: "AgentflowApp") -> str:
+    try:
+        anyio.run(app.verify)
+    except DatabaseInUse:
+        return "the database is in use by a running server, so it was not opened"
+    return "the database opens"
 
 
 def show_effective(path: Path | None, *, overrides: Overrides) -> None:

@@ -36,6 +36,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except ConfigError as exc:
+        _show_user_cause(exc)
         fail(*exc.problems)
     except StoreUnavailable as exc:
         fail(f"database: {exc}")
@@ -67,6 +68,20 @@ def _explain_user_error(exc: BaseException) -> None:
         err=True,
         fg=typer.colors.RED,
     )
+
+
+def _show_user_cause(error: ConfigError) -> None:
+    """Where the user's own code raised what became `error`, its traceback comes first."""
+    for cause in (error.__cause__, *error.causes):
+        theirs = _skip_own_frames(cause.__traceback__) if cause is not None else None
+        if cause is not None and theirs is not None and _is_user_code(theirs):
+            traceback.print_exception(type(cause), cause, theirs)
+
+
+def _is_user_code(step: TracebackType) -> bool:
+    """Neither the standard library nor an installed package comes before the user's first line."""
+    file = step.tb_frame.f_code.co_filename
+    return not file.startswith((sys.prefix, sys.base_prefix))
 
 
 def _skip_own_frames(step: TracebackType | None) -> TracebackType | None:

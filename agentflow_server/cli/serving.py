@@ -95,8 +95,9 @@ class Serving:
             # An empty password instead of a question: nobody sits at a server's terminal.
             context.load_cert_chain(self.certificate, self.key, password="")
         except (ssl.SSLError, OSError) as exc:
+            hint = "" if self.key else " (is --ssl-keyfile missing?)"
             raise ConfigError(
-                f"--ssl-certfile, --ssl-keyfile: cannot be used: {exc.strerror or exc}"
+                f"--ssl-certfile, --ssl-keyfile: cannot be used: {exc.strerror or exc}{hint}"
             ) from exc
 
     def _announce(self, config: Config, sockets: Sequence[socket]) -> None:

@@ -9,9 +9,15 @@ from agentflow_server.config.models import Config
 
 def exposure_problems(config: Config, host: str) -> tuple[Sequence[str], Sequence[str]]:
     """(errors, warnings): the errors forbid serving on `host`."""
-    if is_loopback(host):
-        return (), ()
     name = config.path.name
+    weak = [
+        place
+        for place, method in config.named_methods
+        if isinstance(method, JwtConfig) and method.allow_weak_secret
+    ]
+    if is_loopback(host):
+        warning = "weak secrets are accepted: for demos and tests only"
+        return (), tuple(f"{name}: {place}.allow_weak_secret: {warning}" for place in weak)
     outside = f"{host} can be reached from other machines"
     if any(isinstance(method, NoAuthConfig) for method in config.auth):
         if config.auth_written:
@@ -19,9 +25,5 @@ def exposure_problems(config: Config, host: str) -> tuple[Sequence[str], Sequenc
         fix = 'write "auth": "jwt", or "auth": "none" if everybody may use this server'
         return (f"{name}: auth: is missing, and {outside}; {fix}",), ()
     fix = 'remove it; "agentflow secret" makes a good secret'
-    errors = [
-        f"{name}: {place}.allow_weak_secret: {outside}; {fix}"
-        for place, method in config.named_methods
-        if isinstance(method, JwtConfig) and method.allow_weak_secret
-    ]
+    errors = [f"{name}: {place}.allow_weak_secret: {outside}; {fix}" for place in weak]
     return tuple(errors), ()

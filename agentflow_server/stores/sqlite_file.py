@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentflow_server.errors import ConfigError
+from agentflow_server.errors import ConfigError, DatabaseInUse
 from agentflow_server.stores.migrate import (
     Migration,
     find_missing,
@@ -72,7 +72,7 @@ def open_file(path: Path, *, exclusive: bool = True) -> OpenFile:
     except sqlite3.Error as exc:
         raise ConfigError(f"{path}: SQLite cannot use this as a database: {exc}") from exc
     except ConfigError as exc:
-        raise ConfigError(f"{path}: {exc}") from exc
+        raise type(exc)(f"{path}: {exc}") from exc
 
 
 def _make_folder(path: Path) -> None:
@@ -98,15 +98,11 @@ def _migrate_unused(
     try:
         with _locked(path):
             migrate_sqlite(connection, migrations)
-    except _InUseError:
+    except DatabaseInUse:
         raise ConfigError(
             "is in use by an agentflow server of an older version, or by one that is just "
             "starting: (re)start it with this version, then try again"
         ) from None
-
-
-class _InUseError(ConfigError):
-    pass
 
 
 @contextmanager
@@ -135,7 +131,7 @@ else:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _InUseError("is in use by another agentflow server") from None
+            raise DatabaseInUse("is in use by another agentflow server") from None
 
 
 def _connect(uri: str) -> sqlite3.Connection:

@@ -88,7 +88,7 @@ HTTP_CODES: Mapping[int, str] = {
     503: "unavailable",
 }
 
-PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def problem(
@@ -221,8 +221,8 @@ def _explain(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _place(location: Sequence[str | int]) -> str:
-    """`body.content.0.type`; a part that is no plain name came from the client and is left out."""
+    """`body.content.0.type`. What is no plain name came from the client, or is pydantic's name for a
+    member of a union: both are left out."""
     return ".".join(
-        str(part) if isinstance(part, int) or PLAIN_NAME.fullmatch(part) else "?"
-        for part in location
+        str(part) for part in location if isinstance(part, int) or PLAIN_NAME.fullmatch(part)
     )

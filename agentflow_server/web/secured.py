@@ -5,7 +5,7 @@ FastAPI parses the body before it runs dependencies, so a dependency is too late
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Set
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
@@ -16,6 +16,7 @@ from agentflow_server import strict_json
 from agentflow_server.errors import InvalidRequest
 from agentflow_server.models import Principal
 from agentflow_server.web.errors import (
+    PLAIN_NAME,
     BodyIncomplete,
     BodyTimeout,
     BodyTooLarge,
@@ -37,10 +38,13 @@ class SecuredRoute(APIRoute):
         method = next(iter(self.methods or ()))
         action = SCOPES[method, self.path]
         route = f"{method} {self.path}"
+        known = {field.alias for field in self.dependant.query_params}
+        known |= {"owner"} if method == "GET" else set()
 
         async def secured(request: Request) -> Response:
             state = request.app.state
             principal = await state.door.admit(request, action=action, route=route)
+            _refuse_unknown_query(request, known)
             request.scope["agentflow.principal"] = principal
             body = await read_body(
                 request, limit=state.limits.max_body_bytes, timeout=state.limits.body_timeout
@@ -75,6 +79,17 @@ async def _get_caller(request: Request) -> Principal:
 
 Caller = Annotated[Principal, Depends(_get_caller)]
 """The principal that SecuredRoute let in."""
+
+
+def _refuse_unknown_query(request: Request, known: Set[str]) -> None:
+    """A misspelt filter would find everything. Raises InvalidRequest."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in known:
+            shown = name if PLAIN_NAME.fullmatch(name) else "?"
+            raise InvalidRequest(f"query.{shown}: not a known parameter")
+    if len(set(names)) < len(names):
+        raise InvalidRequest("a query parameter occurs twice")
 
 
 async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:  # noqa: ASYNC109

@@ -175,3 +175,40 @@ def test_the_traceback_of_the_users_module_is_his_own(
     assert f"{wanted} while loading what agentflow.json names" in result.stderr.splitlines()[-1]
     assert "project_agent.py" in result.stderr
     assert "agentflow_server" not in result.stderr
+
+
+def test_check_beside_a_running_server_says_that_the_database_is_in_use(tmp_path, monkeypatch):
+    import fcntl
+
+    from typer.testing import CliRunner
+
+    from agentflow_server.cli.main import app
+
+    (tmp_path / "agent_of_check.py").write_text("def app(messages, config):\n    return 'x'\n")
+    config = tmp_path / "agentflow.json"
+    config.write_text('{"agent": "agent_of_check:app", "auth": null, "database": "sqlite:///a.db"}')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with (tmp_path / "a.db.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = CliRunner().invoke(app, ["check", "--config", str(config)])
+    assert done.exit_code == 0, done.output
+    assert "in use by a running server" in done.output
+
+
+def test_r7_an_auth_module_that_raises_shows_the_users_line(tmp_path):
+    import subprocess
+    import sys
+
+    (tmp_path / "boom.py").write_text("def fail():\n    return 1 / 0\n\nfail()\n")
+    (tmp_path / "agentic.py").write_text("def app(messages, config):\n    return 'x'\n")
+    (tmp_path / "agentflow.json").write_text(
+        '{"agent": "agentic:app", "auth": {"method": "custom", "path": "boom:Auth"}}'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "agentflow_server", "check"], cwd=tmp_path, text=True,
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert 'boom.py", line 2' in done.stderr
+    assert "return 1 / 0" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("auth.path: importing 'boom:Auth' failed")

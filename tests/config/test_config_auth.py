@@ -280,5 +280,7 @@ def test_a_weak_secret_stays_at_home(load: Load, secret: str) -> None:
     weak = load({"auth": {"method": "jwt", "allow_weak_secret": True}})
     errors, _ = exposure_problems(weak, "0.0.0.0")
     assert errors[0].startswith("agentflow.json: auth.allow_weak_secret: 0.0.0.0 can be reached")
-    assert exposure_problems(weak, "127.0.0.1") == ((), ())
+    errors, (warning,) = exposure_problems(weak, "127.0.0.1")
+    assert errors == ()
+    assert "for demos and tests only" in warning
     assert exposure_problems(load({"auth": "jwt"}), "0.0.0.0") == ((), ())

@@ -193,3 +193,20 @@ async def test_random_bytes_never_make_a_5xx(serve, size):
     for path in ("/threads", f"/threads/{uuid.uuid4()}/messages"):
         answer = await client.post(path, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code < 500
+
+
+async def test_a_misspelt_or_repeated_parameter_is_a_422(serve, new_thread):
+    client = await serve()
+    await new_thread(client)
+    for query in ("stauts=busy", "limit=1&limit=2", "x%20y=1"):
+        answer = await client.get(f"/threads?{query}")
+        assert answer.status_code == 422, query
+    assert (await client.post("/threads?thread_id=x")).status_code == 422
+    assert "query.stauts" in (await client.get("/threads?stauts=busy")).json()["detail"]
+
+
+async def test_a_field_is_named_without_the_names_of_types(serve, new_thread):
+    client = await serve()
+    url = f"/threads/{await new_thread(client)}/messages"
+    errors = (await client.post(url, json={"content": 5})).json()["errors"]
+    assert {error["field"] for error in errors} == {"body.content"}
