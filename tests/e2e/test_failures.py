@@ -89,10 +89,10 @@ def test_3_nothing_a_client_sends_changes_who_he_is_in_the_graph(
             refused = client.post(url, json={"content": "Hello", **body})
             assert refused.status_code == 422
             assert key in refused.text
+    assert client.post(f"{url}?user_id=root", json={"content": "Hello"}).status_code == 422
     answer = client.post(
         url,
         json={"content": "Hello", "metadata": FORGED},
-        params={"user_id": "root"},
         headers={"X-User-Id": "root", "X-Forwarded-User": "root", "Cookie": "user_id=root"},
     )
     seen = json.loads(answer.json()["message"]["content"])
