@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from agentflow_server.adapters import AgentInterrupted
+from agentflow_server.engines.embedded import STOPPED
 from agentflow_server.errors import AgentflowError, LeaseLost, StoreUnavailable
 from agentflow_server.interfaces import Agent, EventBus, Store
 from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome
@@ -22,7 +23,6 @@ AGENT_ASKED = RunError(
 )
 AGENT_GONE = RunError(code="agent_unknown", detail="This server no longer has the thread's agent")
 STORE_FAILED = RunError(code="store_unavailable", detail="What the agent said could not be stored")
-STOPPED = RunError(code="server_stopped", detail="The server was stopped before the run had ended")
 
 MAX_RETRY_SECONDS = 30.0
 STOPPING_RETRY_SECONDS = 1.0
