@@ -18,7 +18,7 @@ REASONS: Mapping[str, tuple[str, str]] = {
         "R15",
         "it is not three parts of canonical base64url with dots between them, the last not empty",
     ),
-    "bad_header": ("R17, R18", "its header is not a strict JSON object in UTF-8"),
+    "bad_header": ("R17, R18", "its header is no strict JSON object in UTF-8 of at most 2 kB"),
     "bad_payload": ("R17, R18", "its payload is not a strict JSON object in UTF-8"),
     "alg_not_allowed": (
         "R9",

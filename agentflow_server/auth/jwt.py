@@ -17,7 +17,7 @@ from agentflow_server.auth.token import (
     normal_type,
     open_token,
     parse_object,
-    peek,
+    peek_issuer,
 )
 from agentflow_server.errors import AuthUnavailable, NotAuthenticated
 from agentflow_server.interfaces import Authenticator
@@ -68,7 +68,7 @@ class JwtAuth(Authenticator):
             return False
         if self.rules.issuer is None and not self._foreign_issuers:
             return True
-        issuer = _peek_issuer(token)
+        issuer = peek_issuer(token)
         if self.rules.issuer is None:
             return issuer not in self._foreign_issuers
         return issuer == self.rules.issuer
@@ -132,12 +132,3 @@ class JwtAuth(Authenticator):
             )
             self._cache.remember(token, verified, now)
         return verified
-
-
-def _peek_issuer(token: str) -> str | None:
-    """What the token says of itself, unverified: good for choosing who is to verify it."""
-    try:
-        issuer = peek(token)[1].get("iss")
-    except NotAuthenticated:
-        return None
-    return issuer if isinstance(issuer, str) else None

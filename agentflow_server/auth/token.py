@@ -4,12 +4,15 @@ import base64
 import re
 from typing import Any
 
+from pydantic_core import from_json
+
 from agentflow_server import strict_json
 from agentflow_server.auth.key_set import KeySet
 from agentflow_server.errors import NotAuthenticated
 from agentflow_server.models import JsonObject
 
 MAX_TOKEN = 16 * 1024
+MAX_HEADER = 2 * 1024
 MAX_DEPTH = 20
 BASIC_TYPE = "jwt"
 
@@ -37,7 +40,7 @@ def open_token(
     Raises NotAuthenticated; NoKeyFits when other keys might give another verdict.
     """
     header, payload, message, signature = _split(token)
-    algorithm, key_id = _check_header(parse_object(header, reason="bad_header"), keys, types)
+    algorithm, key_id = _check_header(_read_header(header), keys, types)
     candidates = keys.find(key_id, algorithm)
     for key in candidates:
         if key.verify(message, signature):
@@ -52,13 +55,31 @@ def is_compact(token: str) -> bool:
     return len(token) <= MAX_TOKEN and _COMPACT.fullmatch(token) is not None
 
 
+def peek_header(token: str) -> JsonObject:
+    """As the sender wrote it: **nothing here is verified**. Raises NotAuthenticated."""
+    return _read_header(_split(token)[0])
+
+
 def peek(token: str) -> tuple[JsonObject, JsonObject]:
     """Header and payload as the sender wrote them: **nothing here is verified**.
 
-    Good for choosing who verifies and for saying what was refused. Raises NotAuthenticated.
+    Good for saying what was refused. Raises NotAuthenticated.
     """
     header, payload, _, _ = _split(token)
-    return parse_object(header, reason="bad_header"), parse_object(payload, reason="bad_payload")
+    return _read_header(header), parse_object(payload, reason="bad_payload")
+
+
+def peek_issuer(token: str) -> str | None:
+    """Whose token it says it is, **unverified**: good for choosing who is to verify it.
+
+    Quick rather than strict: whoever is chosen reads the token strictly.
+    """
+    try:
+        claims = from_json(_split(token)[1])
+    except (NotAuthenticated, ValueError):
+        return None
+    issuer = claims.get("iss") if isinstance(claims, dict) else None
+    return issuer if isinstance(issuer, str) else None
 
 
 def parse_object(data: bytes, *, reason: str) -> JsonObject:
@@ -70,6 +91,13 @@ def parse_object(data: bytes, *, reason: str) -> JsonObject:
     if not isinstance(value, dict):
         raise NotAuthenticated(reason=reason)
     return value
+
+
+def _read_header(header: bytes) -> JsonObject:
+    # A header is small. One that is not could cost milliseconds before any key is asked.
+    if len(header) > MAX_HEADER:
+        raise NotAuthenticated(reason="bad_header")
+    return parse_object(header, reason="bad_header")
 
 
 def _split(token: str) -> tuple[bytes, bytes, bytes, bytes]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from fastapi.security import HTTPAuthorizationCredentials
 
-from agentflow_server.auth.token import peek
+from agentflow_server.auth.token import peek_header
 from agentflow_server.errors import NotAuthenticated
 from agentflow_server.interfaces import AuditLog
 from agentflow_server.models import AuditEvent, Principal
@@ -82,7 +82,7 @@ def _describe_principal(principal: Principal) -> dict[str, Any]:
 def _describe_token(credential: HTTPAuthorizationCredentials) -> dict[str, Any]:
     """`alg` and `kid` of a JWT, as it says itself; nothing of anything else."""
     try:
-        header, _ = peek(credential.credentials)
+        header = peek_header(credential.credentials)
     except NotAuthenticated:
         return {}
     found = {"algorithm": header.get("alg"), "key_id": header.get("kid")}

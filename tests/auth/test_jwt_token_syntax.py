@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from agentflow_server.auth.token import MAX_TOKEN, is_compact, peek
+from agentflow_server.auth.token import MAX_HEADER, MAX_TOKEN, is_compact, peek
 from agentflow_server.errors import NotAuthenticated
 
 HASHES = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
@@ -368,3 +368,12 @@ def test_r88_macs_are_compared_in_constant_time(desk: Any, monkeypatch: pytest.M
     desk.auth.verify(token)
     assert len(compared) == 1
     assert compared[0][0] == compared[0][1]
+
+
+def test_r87_a_header_longer_than_two_kilobytes_is_refused_unread(desk: Any) -> None:
+    padding = b'{"alg":"HS256","x":"%s"}'
+    fits = padding % (b"x" * (MAX_HEADER - len(padding) + 2))
+    assert len(fits) == MAX_HEADER
+    assert desk.auth.verify(desk.write(raw_header=fits)).id == "alice"
+    too_long = padding % (b"x" * (MAX_HEADER - len(padding) + 3))
+    assert reason(desk, desk.write(raw_header=too_long)) == "bad_header"
