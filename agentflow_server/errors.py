@@ -13,6 +13,8 @@ AgentflowError
 │   ├── IdTaken
 │   ├── ThreadBusy
 │   ├── WrongAgent
+│   ├── RunEnded
+│   ├── NotInterrupted
 │   ├── RequestInProgress
 │   └── IdempotencyMismatch
 ├── RunFailed              the agent did not finish its turn
@@ -142,6 +144,18 @@ class WrongAgent(Conflict):
     """The thread belongs to another agent."""
 
     code = "wrong_agent"
+
+
+class RunEnded(Conflict):
+    """The run has ended: there is nothing to stop."""
+
+    code = "run_ended"
+
+
+class NotInterrupted(Conflict):
+    """The run asks nothing, was answered already, or the thread has gone on without it."""
+
+    code = "not_interrupted"
 
 
 class RequestInProgress(Conflict):

@@ -1,6 +1,6 @@
 """What is stored, passed and sent: one frozen type per noun."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
@@ -16,10 +16,16 @@ EventType = Literal[
     "message.completed",
     "tool.started",
     "tool.completed",
+    "interrupt",
     "custom",
+    "run.resumed",
     "run.completed",
     "run.failed",
+    "run.cancelled",
 ]
+OnBusy = Literal["enqueue", "reject", "interrupt", "rollback"]
+Stop = Literal["cancel", "rollback"]
+"""How a run is stopped: what it has said so far is kept, or its turn is forgotten."""
 
 JsonObject = dict[str, Any]
 """A JSON object as the standard library reads it."""
@@ -36,8 +42,15 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Interrupt(Frozen):
+    """A question the agent waits for; `value` is whatever it wants to be shown."""
+
+    interrupt_id: str
+    value: Any
+
+
 class Thread(Frozen):
-    """A conversation with one agent."""
+    """A conversation with one agent; `interrupts` are the questions it waits for."""
 
     thread_id: str
     name: str | None = Field(description="A readable name; null until one was found or given.")
@@ -45,6 +58,7 @@ class Thread(Frozen):
     metadata: JsonObject
     created_at: datetime
     updated_at: datetime
+    interrupts: list[Interrupt] = []
 
 
 class Message(Frozen):
@@ -71,7 +85,11 @@ class RunError(Frozen):
 
 
 class Run(Frozen):
-    """One turn of an agent on a thread."""
+    """One turn of an agent on a thread.
+
+    `start_after` is set while a delayed run waits for its time; `queue_position` is a pending
+    run's place in its thread's line, 1 for the next one.
+    """
 
     run_id: str
     thread_id: str
@@ -81,6 +99,20 @@ class Run(Frozen):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     error: RunError | None = None
+    interrupts: list[Interrupt] = []
+    attempt: int = 1
+    start_after: datetime | None = None
+    queue_position: int | None = None
+
+
+class PendingInterrupt(Frozen):
+    """An interrupted run whose questions can still be answered."""
+
+    thread_id: str
+    run_id: str
+    agent: str
+    interrupts: list[Interrupt]
+    asked_at: datetime
 
 
 class Page(Frozen, Generic[T]):
@@ -100,7 +132,8 @@ class Event:
     data: JsonObject
 
 
-TERMINAL_EVENTS: frozenset[EventType] = frozenset({"run.completed", "run.failed"})
+TERMINAL_EVENTS: frozenset[EventType] = frozenset({"run.completed", "run.failed", "run.cancelled"})
+"""Nothing follows them. After an `interrupt` a run goes on when it is answered."""
 
 ANONYMOUS = ""
 """The reserved owner of everything done without authentication: no credential can claim it."""
@@ -143,7 +176,8 @@ class Idempotency:
 class NewRun:
     """A message that was accepted and the turn it asks for. Ids are made by the caller (uuid7).
 
-    With `agent_is_default` nobody asked for `agent`: a thread that has an agent keeps it.
+    With `agent_is_default` nobody asked for `agent`: a thread that has an agent keeps it. A run
+    with `start_after` waits in no line before that time.
     """
 
     run_id: str
@@ -154,8 +188,9 @@ class NewRun:
     metadata: JsonObject
     claims: JsonObject
     config: JsonObject
-    reject_if_busy: bool = False
+    on_busy: OnBusy = "enqueue"
     agent_is_default: bool = False
+    start_after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +198,8 @@ class ActiveRun:
     """A run as the worker that holds its lease sees it; `message` is the one it answers.
 
     `last_seq` is the number of its newest stored event, 0 for a run that has just been claimed.
+    `answers` has one map (interrupt_id → value) for each time it was interrupted and resumed.
+    `stopping` is set when somebody wants it stopped.
     """
 
     run: Run
@@ -173,6 +210,8 @@ class ActiveRun:
     claims: JsonObject
     config: JsonObject
     last_seq: int = 0
+    answers: Sequence[JsonObject] = ()
+    stopping: Stop | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +220,22 @@ class StartedRun:
 
     `active` is set when the thread was free and the caller now holds the run's lease.
     `replayed` says that an earlier request with the same idempotency key made the run.
+    `stopping` names a running run that has to be stopped for it.
     """
 
     run: Run
     message: Message
     active: ActiveRun | None = None
     replayed: bool = False
+    stopping: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a human says to an interrupted run: one `value`, or one for each interrupt_id."""
+
+    value: Any = None
+    by_id: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +249,13 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended: its last status and, unless that is `success`, the reason."""
+    """How a run ended: its last status and why. With `forget` its messages are deleted, the
+    question included; `interrupts` are what an interrupted one waits for."""
 
     status: RunStatus
     error: RunError | None = None
+    interrupts: Sequence[Interrupt] = ()
+    forget: bool = False
 
 
 class ApiKey(Frozen):

@@ -2,6 +2,7 @@
 
 from agentflow_server.interfaces.agents import (
     Agent,
+    AgentAsked,
     AgentEvent,
     CustomEvent,
     MessageCompleted,
@@ -31,6 +32,7 @@ from agentflow_server.models import Quota
 
 __all__ = [
     "Agent",
+    "AgentAsked",
     "AgentEvent",
     "Allowance",
     "AuditLog",

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from agentflow_server.models import JsonObject, Message, NewMessage, Principal
+from agentflow_server.models import Interrupt, JsonObject, Message, NewMessage, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,10 @@ class RunContext:
     (`thread_id`, `run_id`, `agent`, `user`, `user_id`), the later winning. `client_config` holds
     the allowed client keys alone, for frameworks that have a place of their own for them.
     All three are private copies: an agent may change them.
+
+    `answers` are those that the run was given, a map (interrupt_id → value) for each time it was
+    interrupted; with any, the run goes on where it stopped. `attempt` is above 1 when a server
+    that executed it died and it is tried again.
     """
 
     thread_id: str
@@ -24,6 +28,8 @@ class RunContext:
     principal: Principal
     config: JsonObject
     client_config: JsonObject = field(default_factory=dict)
+    answers: Sequence[JsonObject] = ()
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,15 @@ class CustomEvent:
     data: Any
 
 
-AgentEvent = TextDelta | MessageCompleted | ToolStarted | ToolCompleted | CustomEvent
+@dataclass(frozen=True, slots=True)
+class AgentAsked:
+    """The agent waits for a human: the last event of its turn. `Agent.stream` is called again,
+    with the answers in the context, when there are any."""
+
+    interrupts: Sequence[Interrupt]
+
+
+AgentEvent = TextDelta | MessageCompleted | ToolStarted | ToolCompleted | CustomEvent | AgentAsked
 
 
 class Agent(ABC):
@@ -90,6 +104,16 @@ class Agent(ABC):
         self, context: RunContext, messages: Sequence[Message]
     ) -> AsyncGenerator[AgentEvent, None]:
         """Run one turn. Whatever the agent raises passes through; cancellation stops the agent."""
+
+    resumable: bool = False
+    """True: after a crash, `stream` with `attempt > 1` goes on from what the framework saved."""
+
+    async def undo(self, thread_id: str, run_id: str) -> None:
+        """Make the framework forget the newest run of the thread. Called again after a failure."""
+
+    async def settle(self, run_id: str) -> None:
+        """Return when nothing of a stopped run goes on any more: a cancelled synchronous function
+        does, since nobody can stop it."""
 
     async def forget(self, thread_id: str) -> None:
         """Delete what the framework stored for the thread. Called again after a failure."""

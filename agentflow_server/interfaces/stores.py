@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Self
 
 from agentflow_server.models import (
     ActiveRun,
+    Answer,
     ApiKey,
     Event,
     Idempotency,
@@ -13,10 +15,12 @@ from agentflow_server.models import (
     Message,
     NewRun,
     Page,
+    PendingInterrupt,
     Revocation,
     Run,
     RunOutcome,
     StartedRun,
+    Stop,
     Thread,
     ThreadStatus,
 )
@@ -123,14 +127,55 @@ class Store(ABC):
         """Store the user's message and its run in one transaction.
 
         If the thread is free the run is claimed at once (status `running`, a lease, `active` set),
-        else it is `pending`, in order of arrival. The first run fixes the thread's agent.
-        Raises NotFound, WrongAgent, ThreadBusy (with `reject_if_busy`), IdempotencyMismatch. A
-        known idempotency key changes nothing and returns the run it made, `replayed` set.
+        else it is `pending`, in order of arrival. The first run fixes the thread's agent. On a
+        busy thread `on_busy` "reject" raises ThreadBusy; "interrupt" and "rollback" do to every
+        unfinished run what `stop_run` does. A run with `start_after` is pending in any case.
+        Raises NotFound, WrongAgent, ThreadBusy, IdempotencyMismatch. A known idempotency key
+        changes nothing and returns the run it made, `replayed` set.
         """
 
     @abstractmethod
     async def claim_run(self, thread_id: str) -> ActiveRun | None:
-        """Claim the thread's oldest pending run, unless one is running or none is pending."""
+        """Claim the thread's oldest pending run, unless one is running or none is pending.
+
+        From then on an interrupted run before it cannot be resumed.
+        """
+
+    @abstractmethod
+    async def take_over(self, active: ActiveRun) -> ActiveRun:
+        """The same run under a new lease, one more attempt. Raises LeaseLost."""
+
+    @abstractmethod
+    async def release_delayed(self, until: datetime) -> tuple[Sequence[str], datetime | None]:
+        """Put delayed runs whose time is not after `until` at the end of their thread's line.
+
+        Returns their threads, and when the next one's time comes.
+        """
+
+    @abstractmethod
+    async def stop_run(self, owner: str, thread_id: str, run_id: str, how: Stop) -> Run:
+        """A pending run ends at once: `cancelled`, with a `run.cancelled` event. A running one is
+        marked (`ActiveRun.stopping`): whoever executes it ends it. A "rollback" beats a "cancel".
+
+        Raises NotFound, RunEnded (an interrupted run has ended, too).
+        """
+
+    @abstractmethod
+    async def resume_run(
+        self, owner: str, thread_id: str, run_id: str, answer: Answer
+    ) -> ActiveRun:
+        """Make an interrupted run `running` again, with one more element of `answers`.
+
+        Of two that answer the same question one gets NotInterrupted. Raises NotFound,
+        NotInterrupted (also when a later run has started), and InvalidRequest when the answer is
+        not one for each question.
+        """
+
+    @abstractmethod
+    async def list_interrupts(
+        self, owner: str, *, limit: int, cursor: str | None = None
+    ) -> Page[PendingInterrupt]:
+        """Runs that can be resumed, newest question first. Raises InvalidRequest (cursor)."""
 
     @abstractmethod
     async def append_events(self, active: ActiveRun, events: Sequence[Event]) -> None:
@@ -148,7 +193,10 @@ class Store(ABC):
     ) -> ActiveRun | None:
         """End the run, store what it produced, and claim the thread's next run, all in one
         transaction. Returns that next run, None if there is none or with `claim_next=False`.
-        Raises LeaseLost."""
+
+        Messages of a run that was resumed come after those it had. A run that is `interrupted`
+        can be resumed until another one of its thread starts. Raises LeaseLost.
+        """
 
     @abstractmethod
     async def interrupted_runs(self) -> Sequence[ActiveRun]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from uuid_utils import uuid7
 
@@ -17,6 +18,7 @@ from agentflow_server.models import (
     JsonObject,
     Message,
     NewRun,
+    OnBusy,
     Principal,
     Run,
     RunError,
@@ -38,7 +40,8 @@ class TurnRequest:
     agent: str | None
     metadata: JsonObject
     config: JsonObject
-    reject_if_busy: bool = False
+    on_busy: OnBusy = "enqueue"
+    start_after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,8 @@ class Runner:
             metadata=request.metadata,
             claims=dict(caller.claims),
             config=request.config,
-            reject_if_busy=request.reject_if_busy,
+            on_busy=request.on_busy,
+            start_after=request.start_after,
         )
 
     async def _replay(self, run: Run) -> Turn:

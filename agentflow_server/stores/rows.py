@@ -10,19 +10,24 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
-from agentflow_server.models import ActiveRun, Event, Message, Run, RunError, Thread
+from agentflow_server.models import ActiveRun, Event, Interrupt, Message, Run, RunError, Thread
 
 Row = Sequence[Any]
 
-THREAD_COLUMNS = "thread_id, name, status, metadata, created_at, updated_at"
+THREAD_COLUMNS = """
+    threads.thread_id, threads.name, threads.status, threads.metadata, threads.created_at,
+    threads.updated_at, (SELECT interrupts FROM runs WHERE run_id = threads.interrupted_run)"""
 RUN_COLUMNS = """
     runs.run_id, runs.thread_id, runs.agent, runs.status, runs.created_at, runs.started_at,
-    runs.ended_at, runs.error_code, runs.error_detail"""
+    runs.ended_at, runs.error_code, runs.error_detail, runs.interrupts, runs.attempt,
+    runs.start_after"""
+_RUN_WIDTH = 12
 MESSAGE_COLUMNS = """
     messages.message_id, messages.thread_id, messages.run_id, messages.role, messages.content,
     messages.created_at, messages.metadata"""
 ACTIVE_COLUMNS = f"""
-    {RUN_COLUMNS}, runs.owner, runs.turn, runs.lease, runs.claims, runs.config,
+    {RUN_COLUMNS}, runs.owner, runs.turn, runs.lease, runs.claims, runs.config, runs.answers,
+    runs.stopping,
     (SELECT coalesce(max(seq), 0) FROM run_events WHERE run_events.run_id = runs.run_id),
     {MESSAGE_COLUMNS}"""
 
@@ -49,7 +54,7 @@ def to_text(value: Any) -> str:
 
 
 def read_thread(row: Row) -> Thread:
-    thread_id, name, status, metadata, created_at, updated_at = row
+    thread_id, name, status, metadata, created_at, updated_at, interrupts = row
     return Thread(
         thread_id=thread_id,
         name=name,
@@ -57,11 +62,17 @@ def read_thread(row: Row) -> Thread:
         metadata=from_json(metadata),
         created_at=to_datetime(created_at),
         updated_at=to_datetime(updated_at),
+        interrupts=read_interrupts(interrupts),
     )
 
 
+def read_interrupts(text: str | None) -> list[Interrupt]:
+    return [] if text is None else [Interrupt(**item) for item in from_json(text)]
+
+
 def read_run(row: Row) -> Run:
-    run_id, thread_id, agent, status, created_at, started_at, ended_at, code, detail = row
+    run_id, thread_id, agent, status, created_at, started_at, ended_at, code, detail = row[:9]
+    interrupts, attempt, start_after = row[9:]
     return Run(
         run_id=run_id,
         thread_id=thread_id,
@@ -71,6 +82,9 @@ def read_run(row: Row) -> Run:
         started_at=None if started_at is None else to_datetime(started_at),
         ended_at=None if ended_at is None else to_datetime(ended_at),
         error=None if code is None else RunError(code=code, detail=detail),
+        interrupts=read_interrupts(interrupts),
+        attempt=attempt,
+        start_after=None if start_after is None else to_datetime(start_after),
     )
 
 
@@ -92,16 +106,19 @@ def read_messages(rows: Iterable[Row]) -> list[Message]:
 
 
 def read_active(row: Row) -> ActiveRun:
-    owner, turn, lease, claims, config, last_seq = row[9:15]
+    run, rest = row[:_RUN_WIDTH], row[_RUN_WIDTH:]
+    owner, turn, lease, claims, config, answers, stopping, last_seq = rest[:8]
     return ActiveRun(
-        run=read_run(row[:9]),
+        run=read_run(run),
         owner=owner,
         turn=turn,
         lease=lease,
-        message=read_messages([row[15:]])[0],
+        message=read_messages([rest[8:]])[0],
         claims=from_json(claims),
         config=from_json(config),
         last_seq=last_seq,
+        answers=() if answers is None else from_json(answers),
+        stopping=stopping,
     )
 
 

@@ -5,6 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,7 @@ from agentflow_server.errors import StoreUnavailable
 from agentflow_server.interfaces import CredentialStore, Store
 from agentflow_server.models import (
     ActiveRun,
+    Answer,
     ApiKey,
     Event,
     Idempotency,
@@ -22,20 +24,24 @@ from agentflow_server.models import (
     Message,
     NewRun,
     Page,
+    PendingInterrupt,
     Revocation,
     Run,
     RunOutcome,
     StartedRun,
+    Stop,
     Thread,
     ThreadStatus,
 )
 from agentflow_server.stores import sqlite_credentials as credentials_sql
 from agentflow_server.stores import sqlite_messages as messages_sql
+from agentflow_server.stores import sqlite_resuming as resuming_sql
 from agentflow_server.stores import sqlite_runs as runs_sql
+from agentflow_server.stores import sqlite_stopping as stopping_sql
 from agentflow_server.stores import sqlite_threads as threads_sql
 from agentflow_server.stores.operations import Operation, T
 from agentflow_server.stores.readers import Readers
-from agentflow_server.stores.rows import to_text
+from agentflow_server.stores.rows import to_datetime, to_microseconds, to_text
 from agentflow_server.stores.sqlite_file import OpenFile, open_file
 from agentflow_server.stores.writer import Writer
 
@@ -200,6 +206,39 @@ class SqliteStore(Store, CredentialStore):
 
     async def claim_run(self, thread_id: str) -> ActiveRun | None:
         return await self._write(lambda connection: runs_sql.claim_run(connection, thread_id))
+
+    async def take_over(self, active: ActiveRun) -> ActiveRun:
+        return await self._write(lambda connection: resuming_sql.take_over(connection, active))
+
+    async def release_delayed(self, until: datetime) -> tuple[Sequence[str], datetime | None]:
+        moment = to_microseconds(until)
+        threads, next_due = await self._write(
+            lambda connection: resuming_sql.release_delayed(connection, moment)
+        )
+        return threads, None if next_due is None else to_datetime(next_due)
+
+    async def stop_run(self, owner: str, thread_id: str, run_id: str, how: Stop) -> Run:
+        def stop(connection: sqlite3.Connection) -> Run:
+            stopping_sql.stop_run(connection, owner, thread_id, run_id, how)
+            return runs_sql.get_run(connection, owner, thread_id, run_id)
+
+        return await self._write(stop)
+
+    async def resume_run(
+        self, owner: str, thread_id: str, run_id: str, answer: Answer
+    ) -> ActiveRun:
+        return await self._write(
+            lambda connection: resuming_sql.resume_run(connection, owner, thread_id, run_id, answer)
+        )
+
+    async def list_interrupts(
+        self, owner: str, *, limit: int, cursor: str | None = None
+    ) -> Page[PendingInterrupt]:
+        return await self._read(
+            lambda connection: resuming_sql.list_interrupts(
+                connection, owner, limit=limit, cursor=cursor
+            )
+        )
 
     async def append_events(self, active: ActiveRun, events: Sequence[Event]) -> None:
         await self._write(lambda connection: runs_sql.append_events(connection, active, events))

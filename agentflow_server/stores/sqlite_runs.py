@@ -5,6 +5,7 @@
 import secrets
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agentflow_server.errors import (
     IdempotencyMismatch,
@@ -25,6 +26,7 @@ from agentflow_server.models import (
     RunOutcome,
     RunStatus,
     StartedRun,
+    Stop,
     ThreadStatus,
 )
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
@@ -37,47 +39,60 @@ from agentflow_server.stores.rows import (
     read_active,
     read_run,
     to_datetime,
+    to_microseconds,
     to_text,
 )
 from agentflow_server.stores.sqlite_idempotency import Made, find_made, remember
 from agentflow_server.stores.sqlite_messages import INSERT_EVENT, INSERT_MESSAGE, require_thread
-from agentflow_server.stores.sqlite_threads import IS_BUSY, no_thread
+from agentflow_server.stores.sqlite_stopping import FORGET_TURN, stop_all
+from agentflow_server.stores.sqlite_threads import IS_BUSY, no_run, no_thread
 
 GET_THREAD = f"""
     SELECT agent, next_turn, {IS_BUSY} FROM threads
     WHERE thread_id = ? AND owner = ? AND hidden = 0"""
 _INSERT = """
     INSERT INTO runs (run_id, thread_id, owner, agent, turn, status, lease, claims, config,
-        created_at, started_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        created_at, started_at, start_after)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _TAKE_TURN = """
-    UPDATE threads SET agent = ?, status = 'busy', next_turn = ?, updated_at = ?
+    UPDATE threads SET agent = ?, next_turn = ?, updated_at = ?,
+        status = CASE WHEN ? = 'running' THEN 'busy' ELSE status END,
+        interrupted_run = CASE WHEN ? = 'running' THEN NULL ELSE interrupted_run END
     WHERE thread_id = ?"""
 _ACTIVE = f"""
     SELECT {ACTIVE_COLUMNS} FROM runs
     JOIN messages ON messages.thread_id = runs.thread_id AND messages.turn = runs.turn
         AND messages.position = 0"""
-_GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = ?"
+GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = ?"
 ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
 NEXT_PENDING = """
-    SELECT run_id FROM runs WHERE thread_id = ? AND status = 'pending'
+    SELECT run_id FROM runs WHERE thread_id = ? AND status = 'pending' AND start_after IS NULL
         AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = ? AND status = 'running')
     ORDER BY turn LIMIT 1"""
 _CLAIM = "UPDATE runs SET status = 'running', lease = ?, started_at = ? WHERE run_id = ?"
+_GO_ON = """
+    UPDATE threads SET interrupted_run = NULL
+    WHERE thread_id = ? AND interrupted_run IS NOT NULL"""
 _HOLDS_LEASE = "SELECT 1 FROM runs WHERE run_id = ? AND lease = ?"
 _END = """
-    UPDATE runs SET status = ?, ended_at = ?, error_code = ?, error_detail = ?, lease = NULL
+    UPDATE runs SET status = ?, ended_at = ?, error_code = ?, error_detail = ?, interrupts = ?,
+        lease = NULL, stopping = NULL
     WHERE run_id = ? AND lease = ?"""
 _END_TURN = f"""
-    UPDATE threads SET status = CASE WHEN {IS_BUSY} THEN 'busy' ELSE ? END, updated_at = ?
+    UPDATE threads SET status = CASE WHEN {IS_BUSY} THEN 'busy' ELSE ? END,
+        interrupted_run = ?, updated_at = ?
     WHERE thread_id = ?"""
+_LAST_POSITION = "SELECT max(position) FROM messages WHERE thread_id = ? AND turn = ?"
 WAITING = """
-    SELECT thread_id FROM runs WHERE status = 'pending' AND NOT EXISTS (
+    SELECT thread_id FROM runs WHERE status = 'pending' AND start_after IS NULL AND NOT EXISTS (
         SELECT 1 FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.status = 'running')
     GROUP BY thread_id ORDER BY min(created_at)"""
 _GET = f"""
-    SELECT {RUN_COLUMNS} FROM runs JOIN threads USING (thread_id)
+    SELECT {RUN_COLUMNS}, (SELECT count(*) FROM runs AS other
+        WHERE other.thread_id = runs.thread_id AND other.turn < runs.turn
+            AND other.status = 'pending' AND other.start_after IS NULL)
+    FROM runs JOIN threads USING (thread_id)
     WHERE run_id = ? AND thread_id = ? AND threads.owner = ? AND hidden = 0"""
 PAGE = f"""
     SELECT turn, {RUN_COLUMNS} FROM runs
@@ -105,18 +120,26 @@ def start_run(
         agent = agent or new.agent
     elif agent != new.agent:
         raise WrongAgent("The thread belongs to another agent")
-    if busy and new.reject_if_busy:
+    stopping = None
+    if busy and new.on_busy == "reject":
         raise ThreadBusy("The thread has a run that has not ended")
+    if busy and new.on_busy != "enqueue":
+        how: Stop = "rollback" if new.on_busy == "rollback" else "cancel"
+        stopping = stop_all(connection, new.thread_id, how)
+        busy = stopping is not None
     started = _insert_run(connection, owner, new, agent=agent, turn=turn, moment=moment, busy=busy)
     if idempotency:
         remember(connection, owner, idempotency, Made(new.thread_id, new.run_id), moment)
-    return started
+    return replace(started, stopping=stopping)
 
 
 def _replay(connection: sqlite3.Connection, thread_id: str, made: Made) -> StartedRun:
     if made.thread_id != thread_id or made.run_id is None:
         raise IdempotencyMismatch("The idempotency key was used for a different request")
-    known = read_active(connection.execute(_GET_ACTIVE, (made.run_id,)).fetchone())
+    row = connection.execute(GET_ACTIVE, (made.run_id,)).fetchone()
+    if row is None:
+        raise NotFound("The message was rolled back")
+    known = read_active(row)
     return StartedRun(known.run, known.message, replayed=True)
 
 
@@ -130,8 +153,9 @@ def _insert_run(
     moment: int,
     busy: bool,
 ) -> StartedRun:
-    status: RunStatus = "pending" if busy else "running"
-    lease = None if busy else _make_lease()
+    waits = busy or new.start_after is not None
+    status: RunStatus = "pending" if waits else "running"
+    lease = None if waits else make_lease()
     created_at = to_datetime(moment)
     run = Run(
         run_id=new.run_id,
@@ -139,7 +163,8 @@ def _insert_run(
         agent=agent,
         status=status,
         created_at=created_at,
-        started_at=None if busy else created_at,
+        started_at=None if waits else created_at,
+        start_after=new.start_after,
     )
     message = Message(
         message_id=new.message_id,
@@ -152,19 +177,21 @@ def _insert_run(
     )
     row = (new.run_id, new.thread_id, owner, agent, turn, status, lease)
     texts = (to_text(new.claims), to_text(new.config))
+    start_after = None if new.start_after is None else to_microseconds(new.start_after)
+    times = (moment, None if waits else moment, start_after)
     try:
-        connection.execute(_INSERT, (*row, *texts, moment, None if busy else moment))
+        connection.execute(_INSERT, (*row, *texts, *times))
         connection.execute(INSERT_MESSAGE, message_row(turn, 0, message))
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The run_id or the message_id is taken") from exc
-    connection.execute(_TAKE_TURN, (agent, turn + 1, moment, new.thread_id))
+    connection.execute(_TAKE_TURN, (agent, turn + 1, moment, status, status, new.thread_id))
     if lease is None:
         return StartedRun(run, message)
     active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config)
     return StartedRun(run, message, active)
 
 
-def _make_lease() -> str:
+def make_lease() -> str:
     return secrets.token_hex(8)
 
 
@@ -172,8 +199,9 @@ def claim_run(connection: sqlite3.Connection, thread_id: str) -> ActiveRun | Non
     pending = connection.execute(NEXT_PENDING, (thread_id, thread_id)).fetchone()
     if pending is None:
         return None
-    connection.execute(_CLAIM, (_make_lease(), now(), *pending))
-    return read_active(connection.execute(_GET_ACTIVE, pending).fetchone())
+    connection.execute(_CLAIM, (make_lease(), now(), *pending))
+    connection.execute(_GO_ON, (thread_id,))
+    return read_active(connection.execute(GET_ACTIVE, pending).fetchone())
 
 
 def append_events(
@@ -181,15 +209,15 @@ def append_events(
 ) -> None:
     held = connection.execute(_HOLDS_LEASE, (active.run.run_id, active.lease)).fetchone()
     if held is None:
-        raise _lease_lost()
-    _insert_events(connection, active, events)
+        raise lease_lost()
+    insert_events(connection, active, events)
 
 
-def _lease_lost() -> LeaseLost:
+def lease_lost() -> LeaseLost:
     return LeaseLost("The run has ended, or another worker owns it now")
 
 
-def _insert_events(
+def insert_events(
     connection: sqlite3.Connection, active: ActiveRun, events: Sequence[Event]
 ) -> None:
     run_id = active.run.run_id
@@ -207,19 +235,33 @@ def finish_run(
 ) -> ActiveRun | None:
     run, moment = active.run, now()
     error = (outcome.error.code, outcome.error.detail) if outcome.error else (None, None)
-    ended = (outcome.status, moment, *error, run.run_id, active.lease)
+    asked = to_text([i.model_dump() for i in outcome.interrupts]) if outcome.interrupts else None
+    ended = (outcome.status, moment, *error, asked, run.run_id, active.lease)
     if not connection.execute(_END, ended).rowcount:
-        raise _lease_lost()
-    rows = [message_row(active.turn, n, message) for n, message in enumerate(messages, 1)]
+        raise lease_lost()
+    _store_answer(connection, active, messages)
+    if outcome.forget:
+        connection.execute(FORGET_TURN, (run.thread_id, active.turn))
+    insert_events(connection, active, events)
+    following = claim_run(connection, run.thread_id) if claim_next else None
+    status = _THREAD_STATUS.get(outcome.status, "idle")
+    waiting = run.run_id if asked is not None and following is None else None
+    connection.execute(_END_TURN, (status, waiting, moment, run.thread_id))
+    return following
+
+
+def _store_answer(
+    connection: sqlite3.Connection, active: ActiveRun, messages: Sequence[Message]
+) -> None:
+    last = 0
+    if active.answers:
+        turn = (active.run.thread_id, active.turn)
+        (last,) = connection.execute(_LAST_POSITION, turn).fetchone()
+    rows = [message_row(active.turn, n, message) for n, message in enumerate(messages, last + 1)]
     try:
         connection.executemany(INSERT_MESSAGE, rows)
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The message_id of an answer is taken") from exc
-    _insert_events(connection, active, events)
-    following = claim_run(connection, run.thread_id) if claim_next else None
-    status = _THREAD_STATUS.get(outcome.status, "idle")
-    connection.execute(_END_TURN, (status, moment, run.thread_id))
-    return following
 
 
 def list_running(connection: sqlite3.Connection) -> Sequence[ActiveRun]:
@@ -233,8 +275,11 @@ def list_waiting(connection: sqlite3.Connection) -> Sequence[str]:
 def get_run(connection: sqlite3.Connection, owner: str, thread_id: str, run_id: str) -> Run:
     row = connection.execute(_GET, (run_id, thread_id, owner)).fetchone()
     if row is None:
-        raise NotFound("There is no such run")
-    return read_run(row)
+        raise no_run()
+    run = read_run(row[:-1])
+    if run.status != "pending" or run.start_after is not None:
+        return run
+    return run.model_copy(update={"queue_position": row[-1] + 1})
 
 
 def list_runs(

@@ -27,7 +27,8 @@ _NAME = """
     WHERE thread_id = ? AND name IS NULL AND hidden = 0"""
 IS_BUSY = """(
     EXISTS (SELECT 1 FROM runs WHERE thread_id = threads.thread_id AND status = 'running')
-    OR EXISTS (SELECT 1 FROM runs WHERE thread_id = threads.thread_id AND status = 'pending'))"""
+    OR EXISTS (SELECT 1 FROM runs
+        WHERE thread_id = threads.thread_id AND status = 'pending' AND start_after IS NULL))"""
 _GET_TO_HIDE = f"""
     SELECT agent, {IS_BUSY} FROM threads
     WHERE thread_id = ? AND owner = ? AND hidden = 0"""
@@ -68,6 +69,10 @@ def get_thread(connection: sqlite3.Connection, owner: str, thread_id: str) -> Th
 
 def no_thread() -> NotFound:
     return NotFound("There is no such thread")
+
+
+def no_run() -> NotFound:
+    return NotFound("There is no such run")
 
 
 def update_thread(

@@ -159,7 +159,7 @@ class RunTests:
         thread = await make_thread(store)
         await start(store, thread.thread_id)
         with pytest.raises(ThreadBusy):
-            await store.start_run(ALICE, new_run(thread.thread_id, reject_if_busy=True))
+            await store.start_run(ALICE, new_run(thread.thread_id, on_busy="reject"))
         assert len((await store.list_messages(ALICE, thread.thread_id, limit=9)).data) == 1
 
     async def test_the_first_run_fixes_the_agent(self, store: Store) -> None:

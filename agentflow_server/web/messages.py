@@ -109,7 +109,7 @@ def _turn_request(body: SendMessage, rules: RunsConfig) -> TurnRequest:
         agent=body.agent,
         metadata=body.metadata,
         config=_checked_config(body.config, rules),
-        reject_if_busy=(body.on_busy or rules.on_busy) == "reject",
+        on_busy=body.on_busy or rules.on_busy,
     )
 
 

@@ -1,0 +1,67 @@
+"""Stopping runs: SQL for SQLite. Every function runs inside a transaction of the caller's."""
+
+# ruff: noqa: S608 – SQL is put together from constants of ours only.
+
+import sqlite3
+
+from agentflow_server.errors import RunEnded
+from agentflow_server.models import Event, Stop
+from agentflow_server.stores.rows import Row, event_row, now
+from agentflow_server.stores.sqlite_messages import INSERT_EVENT
+from agentflow_server.stores.sqlite_threads import IS_BUSY, no_run
+
+_FIND = """
+    SELECT run_id, runs.status, turn FROM runs JOIN threads USING (thread_id)
+    WHERE run_id = ? AND thread_id = ? AND threads.owner = ? AND hidden = 0"""
+_UNFINISHED = """
+    SELECT run_id, status, turn FROM runs
+    WHERE thread_id = ? AND (status = 'running' OR status = 'pending' AND start_after IS NULL)"""
+# A rollback beats a cancel, whichever came first.
+_MARK = """
+    UPDATE runs SET stopping = CASE WHEN stopping = 'rollback' THEN stopping ELSE ? END
+    WHERE run_id = ?"""
+_END = "UPDATE runs SET status = 'cancelled', ended_at = ?, start_after = NULL WHERE run_id = ?"
+FORGET_TURN = "DELETE FROM messages WHERE thread_id = ? AND turn = ?"
+_SETTLE = f"""
+    UPDATE threads SET updated_at = ?, status = CASE
+        WHEN {IS_BUSY} THEN 'busy'
+        WHEN interrupted_run IS NOT NULL THEN 'interrupted'
+        WHEN status = 'busy' THEN 'idle'
+        ELSE status END
+    WHERE thread_id = ?"""
+
+
+def stop_run(
+    connection: sqlite3.Connection, owner: str, thread_id: str, run_id: str, how: Stop
+) -> None:
+    found = connection.execute(_FIND, (run_id, thread_id, owner)).fetchone()
+    if found is None:
+        raise no_run()
+    _, status, _ = found
+    if status not in ("pending", "running"):
+        raise RunEnded("The run has ended")
+    _stop(connection, thread_id, found, how)
+    connection.execute(_SETTLE, (now(), thread_id))
+
+
+def stop_all(connection: sqlite3.Connection, thread_id: str, how: Stop) -> str | None:
+    """Every unfinished run of the thread; the id of the one that is running."""
+    running = None
+    for found in connection.execute(_UNFINISHED, (thread_id,)).fetchall():
+        _stop(connection, thread_id, found, how)
+        run_id, status, _ = found
+        if status == "running":
+            running = str(run_id)
+    return running
+
+
+def _stop(connection: sqlite3.Connection, thread_id: str, found: Row, how: Stop) -> None:
+    run_id, status, turn = found
+    if status == "running":
+        connection.execute(_MARK, (how, run_id))
+        return
+    connection.execute(_END, (now(), run_id))
+    data = {"thread_id": thread_id, "run_id": run_id, "status": "cancelled"}
+    connection.execute(INSERT_EVENT, event_row(run_id, Event(run_id, 1, "run.cancelled", data)))
+    if how == "rollback":
+        connection.execute(FORGET_TURN, (thread_id, turn))
