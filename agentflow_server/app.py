@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from agentflow_server import __version__
 from agentflow_server.auth import install_alias
-from agentflow_server.config import Config, load_config, use_folder
+from agentflow_server.config import Config, RunsConfig, load_config, use_folder
 from agentflow_server.engines.embedded import EmbeddedEngine
 from agentflow_server.events.local import LocalEventBus
 from agentflow_server.interfaces import Store
@@ -20,7 +20,7 @@ from agentflow_server.models import JsonObject
 from agentflow_server.parts import Parts, choose_parts, resource_metadata
 from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.runner import Runner
-from agentflow_server.runs.worker import Worker
+from agentflow_server.runs.worker import RunRules, Worker
 from agentflow_server.web import agents, messages, public, runs, threads
 from agentflow_server.web.door import Door
 from agentflow_server.web.errors import install_error_answers
@@ -28,7 +28,7 @@ from agentflow_server.web.middleware import Edge
 from agentflow_server.web.openapi import build_openapi
 from agentflow_server.web.portal import Portal
 
-SECURED = (threads.router, messages.router, runs.router, agents.router)
+SECURED = (threads.router, messages.router, runs.router, runs.interrupts, agents.router)
 
 
 class AgentflowApp(FastAPI):
@@ -133,7 +133,7 @@ class AgentflowApp(FastAPI):
             store = await self._open_parts(stack)
             self._bus = bus = LocalEventBus()
             namer = await stack.enter_async_context(Namer(store, parts.generate_name))
-            worker = Worker(store, bus, parts.agents, namer, history_limit=rules.history_limit)
+            worker = Worker(store, bus, parts.agents, namer, _run_rules(rules))
             engine = EmbeddedEngine(store, worker, grace=rules.shutdown_grace)
             runner = Runner(store, bus, engine, parts.agents)
             await runner.finish_deletions()
@@ -152,6 +152,15 @@ class AgentflowApp(FastAPI):
             await agent.open()
             stack.push_async_callback(agent.close)
         return store
+
+
+def _run_rules(config: RunsConfig) -> RunRules:
+    return RunRules(
+        history_limit=config.history_limit,
+        timeout=config.timeout,
+        retry=config.on_crash == "retry",
+        max_attempts=config.max_attempts,
+    )
 
 
 def create_app(config: Config | Path | str | None = None) -> AgentflowApp:

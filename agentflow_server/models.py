@@ -220,7 +220,8 @@ class StartedRun:
 
     `active` is set when the thread was free and the caller now holds the run's lease.
     `replayed` says that an earlier request with the same idempotency key made the run.
-    `stopping` names a running run that has to be stopped for it.
+    `stopping` names a running run that has to be stopped for it, `cancelled` are pending ones
+    that have ended for it.
     """
 
     run: Run
@@ -228,6 +229,7 @@ class StartedRun:
     active: ActiveRun | None = None
     replayed: bool = False
     stopping: str | None = None
+    cancelled: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

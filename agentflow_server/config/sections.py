@@ -16,7 +16,7 @@ from agentflow_server.config.fields import (
     refused,
 )
 from agentflow_server.config.quotas import WrittenQuota
-from agentflow_server.models import Frozen
+from agentflow_server.models import Frozen, OnBusy
 
 # A client must never choose these; listing them would be a promise that is not kept.
 _SERVER_KEYS = frozenset({"thread_id", "run_id", "agent", "user", "user_id"})
@@ -53,10 +53,22 @@ class CorsConfig(Section):
     allow_origins: list[Origin] = Field(default=[], description="scheme://host[:port], or *.")
     allow_methods: list[Method] = Field(default=["GET", "POST", "PATCH", "DELETE"])
     allow_headers: list[HeaderName] = Field(
-        default=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
+        default=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "Last-Event-ID",
+            "X-API-Key",
+        ]
     )
     expose_headers: list[HeaderName] = Field(
-        default=["Retry-After", "WWW-Authenticate", "X-Request-Id"]
+        default=[
+            "RateLimit",
+            "RateLimit-Policy",
+            "Retry-After",
+            "WWW-Authenticate",
+            "X-Request-Id",
+        ]
     )
     allow_credentials: bool = False
     max_age: int = Field(default=600, ge=0, le=86400, description="Seconds.")
@@ -86,8 +98,21 @@ class RunsConfig(Section):
     durability: Literal["sync", "exit"] = Field(
         default="sync", description="When LangGraph checkpoints: each step, or at the end."
     )
-    on_busy: Literal["enqueue", "reject"] = Field(
-        default="enqueue", description="What a message does on a busy thread: wait, or a 409."
+    on_busy: OnBusy = Field(
+        default="enqueue",
+        description="What a message does on a busy thread: wait; a 409; stop what is unfinished "
+        "and keep what it said (interrupt), or forget it (rollback).",
+    )
+    timeout: float | None = Field(
+        default=3600.0, gt=0, description="Seconds a turn may take; null: no limit."
+    )
+    on_crash: Literal["fail", "retry"] = Field(
+        default="fail",
+        description="What becomes of a turn whose server died. A graph with checkpoints goes on "
+        "in any case.",
+    )
+    max_attempts: int = Field(
+        default=3, ge=1, le=100, description="How often a turn is begun in all."
     )
     shutdown_grace: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds that running turns have to finish."

@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Protocol, Self
 
 from agentflow_server.errors import AgentflowError
 from agentflow_server.interfaces import Engine, Store
-from agentflow_server.models import ActiveRun, RunError
+from agentflow_server.models import ActiveRun, RunError, Stop
 
 log = logging.getLogger(__name__)
 
-RESTARTED = RunError(code="server_restarted", detail="The server stopped before the run had ended")
-
-
 STOPPED = RunError(code="server_stopped", detail="The server was stopped before the run had ended")
+RETRY_SECONDS = 5.0
 UNWILLING_SECONDS = 5.0
 """How long a cancelled agent may take to clean up before it is left alone."""
 
@@ -23,6 +23,15 @@ class Worker(Protocol):
 
     async def execute(self, active: ActiveRun) -> ActiveRun | None:
         """Run it to its end. Returns the thread's next run, already claimed."""
+
+    def stop(self, run_id: str, how: Stop) -> None:
+        """End a run that is being executed, or is about to be."""
+
+    async def recover(self, active: ActiveRun) -> ActiveRun | None:
+        """End a run whose worker died, or return it to be executed again.
+
+        Raises StoreUnavailable, LeaseLost.
+        """
 
     async def abandon(self, active: ActiveRun, error: RunError) -> None:
         """End a run that nobody executes any more. Raises StoreUnavailable, LeaseLost."""
@@ -40,19 +49,47 @@ class EmbeddedEngine(Engine):
         self._grace = grace
         self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
         self._deadline: float | None = None
+        self._delayed: asyncio.Task[None] | None = None
+        self._more_delayed = asyncio.Event()
         self.unstoppable = 0
         """After `drain`: how many agents went on although they were cancelled."""
 
     async def __aenter__(self) -> Self:
         for active in await self._store.interrupted_runs():
-            log.warning(
-                "run %s was running when the server stopped: marked error", active.run.run_id
-            )
-            await self._worker.abandon(active, RESTARTED)
-        for thread_id in await self._store.waiting_threads():
+            if recovered := await self._worker.recover(active):
+                await self.dispatch(recovered)
+        await self._claim(await self._store.waiting_threads())
+        self._delayed = asyncio.create_task(self._start_delayed(), name="delayed-runs")
+        return self
+
+    async def _claim(self, threads: Sequence[str]) -> None:
+        for thread_id in threads:
             if waiting := await self._store.claim_run(thread_id):
                 await self.dispatch(waiting)
-        return self
+
+    async def _start_delayed(self) -> None:
+        """Start runs when their time has come, for as long as the engine is open."""
+        while True:
+            wait: float | None = RETRY_SECONDS
+            try:
+                threads, next_due = await self._store.release_delayed(datetime.now(UTC))
+                await self._claim(threads)
+                wait = None if next_due is None else _seconds_until(next_due)
+            except AgentflowError:
+                log.exception("delayed runs cannot be started")
+            try:
+                async with asyncio.timeout(wait):
+                    await self._more_delayed.wait()
+            except TimeoutError:
+                pass
+            self._more_delayed.clear()
+
+    def note_delayed(self) -> None:
+        self._more_delayed.set()
+
+    def stop(self, run_id: str, how: Stop) -> None:
+        if any(active.run.run_id == run_id for active in self._tasks.values()):
+            self._worker.stop(run_id, how)
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.drain()
@@ -61,6 +98,10 @@ class EmbeddedEngine(Engine):
         """Let running runs finish for the grace period, which begins with the first call, then
         stop them. What waits in line stays there."""
         self._worker.stop_claiming()
+        if self._delayed is not None:
+            self._delayed.cancel()
+            await asyncio.wait({self._delayed})
+            self._delayed = None
         clock = asyncio.get_running_loop().time
         if self._deadline is None:
             self._deadline = clock() + self._grace
@@ -98,3 +139,7 @@ class EmbeddedEngine(Engine):
             if task in self._tasks:
                 self._tasks[task] = following
             following = await self._worker.execute(following)
+
+
+def _seconds_until(moment: datetime) -> float:
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

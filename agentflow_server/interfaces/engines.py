@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Self
 
-from agentflow_server.models import ActiveRun, Event
+from agentflow_server.models import ActiveRun, Event, Stop
 
 
 class Subscription(ABC):
@@ -50,3 +50,11 @@ class Engine(ABC):
     @abstractmethod
     async def dispatch(self, active: ActiveRun) -> None:
         """Execute the run soon, and after it whatever waits on its thread."""
+
+    @abstractmethod
+    def stop(self, run_id: str, how: Stop) -> None:
+        """Let whoever executes the run know that it is marked to be stopped. Never raises."""
+
+    @abstractmethod
+    def note_delayed(self) -> None:
+        """A delayed run has been stored."""

@@ -35,6 +35,8 @@ def build_context(active: ActiveRun, *, reserved: frozenset[str]) -> RunContext:
         principal=Principal(id=active.owner, claims=claims),
         config=config,
         client_config=_copy(active.config),
+        answers=[_copy(answers) for answers in active.answers],
+        attempt=active.run.attempt,
     )
 
 

@@ -1,11 +1,13 @@
 """Turns what an agent yields into stored messages and events."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import from_json, to_json
 from uuid_utils import uuid7
 
+from agentflow_server.errors import LeaseLost
 from agentflow_server.interfaces import (
     AgentEvent,
     CustomEvent,
@@ -25,11 +27,18 @@ from agentflow_server.models import (
     NewMessage,
     Run,
     RunOutcome,
+    RunStatus,
 )
 from agentflow_server.runs.clock import now
 
 BATCH_SECONDS = 0.02
 BATCH_EVENTS = 16
+
+_LAST_EVENTS: Mapping[RunStatus, EventType] = {
+    "success": "run.completed",
+    "interrupted": "interrupt",
+    "cancelled": "run.cancelled",
+}
 
 
 class Recorder:
@@ -50,15 +59,21 @@ class Recorder:
         self._flush: asyncio.Task[None] | None = None
         self._last_flush = 0.0
         self._message_id: str | None = None
+        self._text: list[str] = []
         self._messages: list[Message] = []
+        self._closed = False
 
     def start(self) -> None:
-        self._add("run.started", _json(self._active.run))
+        kind: EventType = "run.resumed" if self._active.answers else "run.started"
+        self._add(kind, _json(self._active.run))
 
     async def record(self, event: AgentEvent) -> None:
         """Raises LeaseLost or StoreUnavailable if what came before could not be stored."""
+        if self._closed:
+            raise LeaseLost("The run has ended without its agent")
         match event:
             case TextDelta(text):
+                self._text.append(text)
                 self._add("message.delta", {"message_id": self._current_message(), "delta": text})
             case MessageCompleted(message):
                 self._complete(message)
@@ -75,14 +90,23 @@ class Recorder:
                 self._add("custom", {"data": _safe(data)})
         await self._schedule(urgent=isinstance(event, TextDelta))
 
-    async def finish(self, outcome: RunOutcome, *, claim_next: bool) -> ActiveRun | None:
-        """Store the rest and the end in one transaction. May be called again if it raised."""
+    async def finish(
+        self, outcome: RunOutcome, *, keep: bool, claim_next: bool
+    ) -> ActiveRun | None:
+        """Store the rest and the end in one transaction. May be called again if it raised.
+
+        With `keep` the thread keeps what was said, also half a message.
+        """
+        self._closed = True
+        if keep and self._text:
+            text = "".join(self._text)
+            self._complete(NewMessage("assistant", text, {"partial": True}))
         self._stop_timer()
         while self._flush is not None:
             await self._flushed()
             self._stop_timer()
         ended = self._ended(outcome)
-        messages = self._messages if outcome.status == "success" else []
+        messages = self._messages if keep else []
         following = await self._store.finish_run(
             self._active, outcome, messages, [*self._waiting, ended], claim_next=claim_next
         )
@@ -105,7 +129,9 @@ class Recorder:
         }
         if outcome.error is not None:
             data["error"] = outcome.error.model_dump()
-        kind: EventType = "run.completed" if outcome.status == "success" else "run.failed"
+        if outcome.interrupts:
+            data["interrupts"] = [interrupt.model_dump() for interrupt in outcome.interrupts]
+        kind = _LAST_EVENTS.get(outcome.status, "run.failed")
         return Event(run.run_id, self._seq + 1, kind, data)
 
     def _current_message(self) -> str:
@@ -118,6 +144,7 @@ class Recorder:
         message_id = self._current_message() if new.role == "assistant" else str(uuid7())
         if new.role == "assistant":
             self._message_id = None
+            self._text.clear()
         message = Message(
             message_id=message_id,
             thread_id=run.thread_id,

@@ -2,34 +2,43 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, TypeVar
 
 from uuid_utils import uuid7
 
-from agentflow_server.errors import NotFound, RequestInProgress, RunFailed, ServerStopping
+from agentflow_server.errors import (
+    AgentflowError,
+    NotFound,
+    RequestInProgress,
+    RunEnded,
+    ServerStopping,
+)
 from agentflow_server.interfaces import Agent, Engine, EventBus, Store
 from agentflow_server.models import (
-    TERMINAL_EVENTS,
+    ActiveRun,
+    Answer,
     Content,
     Event,
     Idempotency,
     JsonObject,
-    Message,
     NewRun,
     OnBusy,
     Principal,
     Run,
-    RunError,
     StartedRun,
+    Stop,
 )
-from agentflow_server.runs.worker import AGENT_FAILED
+from agentflow_server.runs.following import Reader, Turn
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 15.0
-EVENTS_PER_READ = 64
+STOP_SECONDS = 5.0
+"""How long a request to stop a run waits for its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +53,6 @@ class TurnRequest:
     start_after: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A turn that succeeded: `messages` is what the agent said, as JSON objects, in order."""
-
-    thread_id: str
-    run_id: str
-    messages: list[JsonObject]
-
-
 class Runner:
     """The door to everything that happens on threads."""
 
@@ -63,8 +63,9 @@ class Runner:
         self.agents = agents
         self._bus = bus
         self._engine = engine
+        self._reader = Reader(store, bus)
         self._default_agent = next(iter(agents))
-        self._starting: set[asyncio.Task[StartedRun]] = set()
+        self._starting: set[asyncio.Task[Any]] = set()
 
     async def start(
         self,
@@ -74,20 +75,20 @@ class Runner:
         idempotency: Idempotency | None = None,
         *,
         run_id: str | None = None,
+        in_background: bool = False,
     ) -> StartedRun:
         """Store the message and its run, and see to it that the run is executed.
 
-        Raises NotFound, Conflict, and RequestInProgress while an earlier request with the same
-        idempotency key has not ended.
+        Raises NotFound, Conflict, and, unless `in_background`, RequestInProgress while the run of
+        an earlier request with the same idempotency key has not ended.
         """
         new = self._new_run(caller, thread_id, request, run_id)
         # A task of ours: a caller who is cancelled between the two would leave a run that is
         # stored as running and that nobody executes.
-        task = asyncio.create_task(self._store_and_dispatch(caller.id, new, idempotency))
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
-        started = await asyncio.shield(task)
-        if started.replayed and started.run.ended_at is None:
+        started = await self._finish_task(
+            asyncio.create_task(self._store_and_dispatch(caller.id, new, idempotency))
+        )
+        if started.replayed and started.run.ended_at is None and not in_background:
             raise RequestInProgress("The first request with this Idempotency-Key has not ended")
         return started
 
@@ -97,7 +98,77 @@ class Runner:
         started = await self.store.start_run(owner, new, idempotency=idempotency)
         if started.active is not None:
             await self._engine.dispatch(started.active)
+        elif new.start_after is not None:
+            self._engine.note_delayed()
+        if started.stopping is not None:
+            self._engine.stop(
+                started.stopping, "rollback" if new.on_busy == "rollback" else "cancel"
+            )
+        for run_id in started.cancelled:
+            self._bus.publish(await self.store.list_events(run_id, after=0, limit=1))
         return started
+
+    async def _finish_task(self, task: asyncio.Task[T]) -> T:
+        """Its result; whoever waits for it may be cancelled, the task may not."""
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        return await asyncio.shield(task)
+
+    async def resume(
+        self, caller: Principal, thread_id: str, run_id: str, answer: Answer
+    ) -> ActiveRun:
+        """Give an interrupted run its answer, and see to it that it goes on.
+
+        Raises NotFound, NotInterrupted, InvalidRequest.
+        """
+        return await self._finish_task(
+            asyncio.create_task(self._resume(caller.id, thread_id, run_id, answer))
+        )
+
+    async def _resume(self, owner: str, thread_id: str, run_id: str, answer: Answer) -> ActiveRun:
+        active = await self.store.resume_run(owner, thread_id, run_id, answer)
+        await self._engine.dispatch(active)
+        return active
+
+    async def stop(self, caller: Principal, thread_id: str, run_id: str, how: Stop) -> Run:
+        """Stop a run and wait a little for its end; the run as it is then.
+
+        Raises NotFound, RunEnded.
+        """
+        async with self._bus.subscribe(run_id) as subscription:
+            run = await self._finish_task(
+                asyncio.create_task(self._stop(caller.id, thread_id, run_id, how))
+            )
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    while run.ended_at is None:
+                        await subscription.receive(STOP_SECONDS)
+                        run = await self.store.get_run(caller.id, thread_id, run_id)
+            except TimeoutError:
+                pass
+        return run
+
+    def stop_later(self, caller: Principal, run: Run) -> None:
+        """Stop a run that nobody waits for any more, if it has not ended."""
+        task = asyncio.create_task(self._stop_quietly(caller.id, run))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _stop_quietly(self, owner: str, run: Run) -> None:
+        try:
+            await self._stop(owner, run.thread_id, run.run_id, "cancel")
+        except (NotFound, RunEnded):
+            pass
+        except AgentflowError:
+            log.exception("run %s, whose client has gone, cannot be stopped", run.run_id)
+
+    async def _stop(self, owner: str, thread_id: str, run_id: str, how: Stop) -> Run:
+        run = await self.store.stop_run(owner, thread_id, run_id, how)
+        if run.ended_at is None:
+            self._engine.stop(run_id, how)
+        else:
+            self._bus.publish(await self.store.list_events(run_id, after=0, limit=1))
+        return run
 
     async def send(
         self,
@@ -111,74 +182,29 @@ class Runner:
         async with self._bus.subscribe(run_id) as subscription:
             started = await self.start(caller, thread_id, request, idempotency, run_id=run_id)
             if started.replayed:
-                return await self._replay(started.run)
-            messages: list[JsonObject] = []
-            after = 0
-            while True:
-                events = await subscription.receive(HEARTBEAT_SECONDS)
-                if not events or events[0].seq != after + 1:
-                    events = await self._read_events(run_id, after)
-                for event in events:
-                    after = event.seq
-                    if event.type == "message.completed":
-                        messages.append(event.data)
-                    elif event.type in TERMINAL_EVENTS:
-                        return _turn(started.run, event, messages)
+                return await self._reader.replay(started.run)
+            return await self._reader.wait(started.run, subscription, 0)
 
-    async def follow(
-        self, owner: str, run: Run, *, after: int = 0
-    ) -> AsyncGenerator[Event | None, None]:
-        """The run's events with `seq > after`, to its end, without gap or repeat.
+    async def send_answer(
+        self, caller: Principal, thread_id: str, run_id: str, answer: Answer
+    ) -> Turn:
+        """Resume a run and wait for its end. Also raises RunFailed, ServerStopping."""
+        async with self._bus.subscribe(run_id) as subscription:
+            active = await self.resume(caller, thread_id, run_id, answer)
+            return await self._reader.wait(active.run, subscription, active.last_seq)
 
-        None is a sign of life when nothing happened for HEARTBEAT_SECONDS. It also ends when the
-        server stops: whoever follows comes back with the number of the event he saw last.
-        """
-        try:
-            async for event in self._follow(owner, run, after):
-                yield event
-        except ServerStopping:
-            return
+    async def wait(self, caller: Principal, run: Run) -> Turn:
+        """The turn of a run, when it has ended. Raises RunFailed, ServerStopping, NotFound."""
+        async for _ in self.follow(caller.id, run):
+            pass
+        now = await self.store.get_run(caller.id, run.thread_id, run.run_id)
+        if now.ended_at is None:
+            raise ServerStopping
+        return await self._reader.replay(now)
 
-    async def _follow(self, owner: str, run: Run, after: int) -> AsyncGenerator[Event | None, None]:
-        idle = False
-        async with self._bus.subscribe(run.run_id) as subscription:
-            while True:
-                stored = await self._read_events(run.run_id, after)
-                for event in stored:
-                    after = event.seq
-                    yield event
-                    if event.type in TERMINAL_EVENTS:
-                        return
-                if len(stored) == EVENTS_PER_READ:
-                    continue
-                if not stored and (
-                    run.ended_at or (idle and await self._is_over(owner, run, after))
-                ):
-                    return
-                # As long as the bus hands on what comes next, the store need not be asked.
-                while events := await subscription.receive(HEARTBEAT_SECONDS):
-                    fresh = [event for event in events if event.seq > after]
-                    if fresh and fresh[0].seq != after + 1:
-                        break  # the bus dropped something: the store has it
-                    for event in fresh:
-                        after = event.seq
-                        yield event
-                        if event.type in TERMINAL_EVENTS:
-                            return
-                else:
-                    idle = True
-                    yield None
-
-    async def _read_events(self, run_id: str, after: int) -> Sequence[Event]:
-        return await self.store.list_events(run_id, after=after, limit=EVENTS_PER_READ)
-
-    async def _is_over(self, owner: str, run: Run, after: int) -> bool:
-        """Nothing more will be stored: the run has ended, or its thread is deleted."""
-        try:
-            now = await self.store.get_run(owner, run.thread_id, run.run_id)
-        except NotFound:
-            return True
-        return now.ended_at is not None and not await self._read_events(run.run_id, after)
+    def follow(self, owner: str, run: Run, *, after: int = 0) -> AsyncGenerator[Event | None, None]:
+        """The run's events as `Reader.follow` has them."""
+        return self._reader.follow(owner, run, after)
 
     async def delete_thread(self, caller: Principal, thread_id: str) -> None:
         """Delete a thread and everything of it, also what the agent's framework keeps.
@@ -221,25 +247,3 @@ class Runner:
             on_busy=request.on_busy,
             start_after=request.start_after,
         )
-
-    async def _replay(self, run: Run) -> Turn:
-        if run.status != "success":
-            raise _failure(run, run.error or AGENT_FAILED)
-        messages = await self.store.run_messages(run.run_id)
-        return Turn(run.thread_id, run.run_id, [_json(message) for message in messages[1:]])
-
-
-def _turn(run: Run, ended: Event, messages: list[JsonObject]) -> Turn:
-    if ended.type != "run.completed":
-        raise _failure(run, RunError(**ended.data["error"]))
-    return Turn(run.thread_id, run.run_id, messages)
-
-
-def _failure(run: Run, error: RunError) -> RunFailed:
-    return RunFailed(
-        error.detail, code=error.code, details={"thread_id": run.thread_id, "run_id": run.run_id}
-    )
-
-
-def _json(message: Message) -> JsonObject:
-    return message.model_dump(mode="json")

@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
-from agentflow_server.adapters import AgentInterrupted
 from agentflow_server.engines.embedded import STOPPED
 from agentflow_server.errors import AgentflowError, LeaseLost, StoreUnavailable
-from agentflow_server.interfaces import Agent, EventBus, Store
-from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome
+from agentflow_server.interfaces import Agent, AgentAsked, EventBus, Store
+from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome, Stop
 from agentflow_server.runs.context import build_context
 from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.recorder import Recorder
@@ -18,14 +18,42 @@ log = logging.getLogger(__name__)
 
 SUCCESS = RunOutcome("success")
 AGENT_FAILED = RunError(code="agent_failed", detail="The agent could not finish this turn")
-AGENT_ASKED = RunError(
-    code="agent_interrupted", detail="The agent stopped to ask something, which has no way back yet"
-)
 AGENT_GONE = RunError(code="agent_unknown", detail="This server no longer has the thread's agent")
 STORE_FAILED = RunError(code="store_unavailable", detail="What the agent said could not be stored")
+TIMED_OUT = RunError(code="run_timeout", detail="The agent took longer than the server allows")
+RESTARTED = RunError(code="server_restarted", detail="The server stopped before the run had ended")
 
+STOPPED_BY: Mapping[Stop, RunOutcome] = {
+    "cancel": RunOutcome("cancelled"),
+    "rollback": RunOutcome("cancelled", forget=True),
+}
 MAX_RETRY_SECONDS = 30.0
 STOPPING_RETRY_SECONDS = 1.0
+PATIENCE_SECONDS = 30.0
+"""How long an agent that was told to stop may take; then its run ends without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRules:
+    """`timeout` in seconds. After a crash a run is tried `max_attempts` times in all: with
+    `retry` every one, else only those whose framework can go on from where it was."""
+
+    history_limit: int | None = None
+    timeout: float | None = None
+    retry: bool = False
+    max_attempts: int = 3
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A run while its agent is at work; `told` is set when it has to end otherwise."""
+
+    agent: asyncio.Task[RunOutcome]
+    told: asyncio.Future[RunOutcome]
+
+    def tell(self, outcome: RunOutcome) -> None:
+        if not self.told.done():
+            self.told.set_result(outcome)
 
 
 class Worker:
@@ -37,15 +65,16 @@ class Worker:
         bus: EventBus,
         agents: Mapping[str, Agent],
         namer: Namer,
-        *,
-        history_limit: int | None = None,
+        rules: RunRules | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
         self._agents = agents
         self._namer = namer
-        self._history_limit = history_limit
+        self._rules = rules or RunRules()
         self._stopping = False
+        self._turns: dict[str, _Turn] = {}
+        self._told_early: dict[str, RunOutcome] = {}
 
     async def execute(self, active: ActiveRun) -> ActiveRun | None:
         """Run it to its end. Returns the thread's next run, already claimed.
@@ -55,29 +84,101 @@ class Worker:
         """
         recorder = Recorder(self._store, self._bus, active)
         try:
-            outcome = await self._drive(active, recorder)
+            outcome = await self._take_turn(active, recorder)
         except asyncio.CancelledError:
             self._stopping = True
             await self._finish(recorder, active, RunOutcome("error", STOPPED))
             raise
+        finally:
+            self._told_early.pop(active.run.run_id, None)
         following = await self._finish(recorder, active, outcome)
-        if active.turn == 1:
+        if active.turn == 1 and not outcome.forget:
             self._namer.name_later(active)
         return following
+
+    def stop(self, run_id: str, how: Stop) -> None:
+        """End a run that is being executed, or is about to be."""
+        if turn := self._turns.get(run_id):
+            turn.tell(STOPPED_BY[how])
+        else:
+            self._told_early[run_id] = STOPPED_BY[how]
 
     def stop_claiming(self) -> None:
         """From now on, what waits in line stays there for the next start."""
         self._stopping = True
+
+    async def recover(self, active: ActiveRun) -> ActiveRun | None:
+        """What becomes of a run whose worker died: it is ended, or returned to be executed again.
+
+        Raises StoreUnavailable, LeaseLost.
+        """
+        run = active.run
+        if active.stopping:
+            await self._end_without_agent(active, STOPPED_BY[active.stopping])
+            return None
+        agent = self._agents.get(run.agent)
+        may_retry = agent is not None and (self._rules.retry or agent.resumable)
+        if may_retry and run.attempt < self._rules.max_attempts:
+            log.warning("run %s goes on after its server died", run.run_id)
+            return await self._store.take_over(active)
+        log.warning("run %s was running when its server died: marked error", run.run_id)
+        await self._end_without_agent(active, RunOutcome("error", RESTARTED))
+        return None
 
     async def abandon(self, active: ActiveRun, error: RunError) -> None:
         """End a run that nobody executes any more; its event log goes on where it stopped.
 
         Raises StoreUnavailable, LeaseLost.
         """
+        await self._end_without_agent(active, RunOutcome("error", error))
+
+    async def _end_without_agent(self, active: ActiveRun, outcome: RunOutcome) -> None:
         recorder = Recorder(self._store, self._bus, active)
         if active.last_seq == 0:
             recorder.start()
-        await recorder.finish(RunOutcome("error", error), claim_next=False)
+        if outcome.forget:
+            await self._undo(active)
+        await recorder.finish(outcome, keep=False, claim_next=False)
+
+    async def _take_turn(self, active: ActiveRun, recorder: Recorder) -> RunOutcome:
+        """The agent's outcome, or the one that somebody told it. A task of its own drives it: an
+        agent may refuse to be cancelled."""
+        run_id = active.run.run_id
+        loop = asyncio.get_running_loop()
+        driving = asyncio.create_task(self._drive(active, recorder), name=f"run-{run_id}")
+        turn = self._turns[run_id] = _Turn(driving, loop.create_future())
+        if early := self._told_early.pop(run_id, None):
+            turn.tell(early)
+        timeout = self._rules.timeout
+        timed_out = RunOutcome("timeout", TIMED_OUT)
+        timer = None if timeout is None else loop.call_later(timeout, turn.tell, timed_out)
+        try:
+            await asyncio.wait({driving, turn.told}, return_when=asyncio.FIRST_COMPLETED)
+            if driving.done():
+                return driving.result()
+            await self._halt(active, driving)
+            return turn.told.result()
+        except asyncio.CancelledError:
+            driving.cancel()
+            await asyncio.wait({driving})
+            raise
+        finally:
+            del self._turns[run_id]
+            if timer is not None:
+                timer.cancel()
+
+    async def _halt(self, active: ActiveRun, driving: asyncio.Task[RunOutcome]) -> None:
+        """Cancel the agent and wait until nothing of it goes on, but not for ever."""
+        driving.cancel()
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await asyncio.wait({driving})
+                if agent := self._agents.get(active.run.agent):
+                    await agent.settle(active.run.run_id)
+        except TimeoutError:
+            log.error(  # noqa: TRY400 – where we waited tells nobody anything
+                "run %s does not stop: its agent is left alone", active.run.run_id
+            )
 
     async def _drive(self, active: ActiveRun, recorder: Recorder) -> RunOutcome:
         agent = self._agents.get(active.run.agent)
@@ -92,19 +193,18 @@ class Worker:
             stream = agent.stream(context, await self._messages(agent, active))
             async with aclosing(stream) as events:
                 async for event in events:
+                    if isinstance(event, AgentAsked):
+                        return RunOutcome("interrupted", interrupts=event.interrupts)
                     await recorder.record(event)
         except (StoreUnavailable, LeaseLost):
             log.exception("run %s: its events cannot be stored", active.run.run_id)
             return RunOutcome("error", STORE_FAILED)
-        except AgentInterrupted:
-            log.warning("run %s: agent %r asked a question", active.run.run_id, active.run.agent)
-            return RunOutcome("error", AGENT_ASKED)
-        except BaseException:
+        except BaseException as exc:
             # The user's agent may raise anything, also SystemExit, or CancelledError when nobody
             # has cancelled us. Its text stays in the log.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise
+                raise asyncio.CancelledError from exc
             log.exception("run %s: agent %r failed", active.run.run_id, active.run.agent)
             return RunOutcome("error", AGENT_FAILED)
         return SUCCESS
@@ -112,7 +212,23 @@ class Worker:
     async def _messages(self, agent: Agent, active: ActiveRun) -> Sequence[Message]:
         if agent.remembers or active.turn == 1:
             return [active.message]
-        return await self._store.history(active, limit=self._history_limit)
+        return await self._store.history(active, limit=self._rules.history_limit)
+
+    async def _undo(self, active: ActiveRun) -> None:
+        agent = self._agents.get(active.run.agent)
+        if agent is None:
+            return
+        try:
+            await agent.undo(active.run.thread_id, active.run.run_id)
+        except Exception:  # the user's checkpointer may raise anything
+            log.exception("run %s: what its agent remembers stays", active.run.run_id)
+
+    def _keeps(self, active: ActiveRun, outcome: RunOutcome) -> bool:
+        """Whether the thread keeps what was said. A function that asked starts again from its
+        beginning, and says it again."""
+        if outcome.status == "interrupted":
+            return self._agents[active.run.agent].remembers
+        return outcome.status in {"success", "cancelled", "timeout"} and not outcome.forget
 
     async def _finish(
         self, recorder: Recorder, active: ActiveRun, outcome: RunOutcome
@@ -121,10 +237,14 @@ class Worker:
 
         When the server stops, it is not tried for long: the next start marks the run.
         """
+        if outcome.forget:
+            await self._undo(active)
         delay = 0.1
         while True:
             try:
-                return await recorder.finish(outcome, claim_next=not self._stopping)
+                return await recorder.finish(
+                    outcome, keep=self._keeps(active, outcome), claim_next=not self._stopping
+                )
             except LeaseLost:
                 log.warning("run %s was ended elsewhere", active.run.run_id)
                 return None

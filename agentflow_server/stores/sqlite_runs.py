@@ -98,6 +98,9 @@ PAGE = f"""
     SELECT turn, {RUN_COLUMNS} FROM runs
     WHERE thread_id = ? AND turn < ? ORDER BY turn DESC LIMIT ?"""
 
+DELAYED_TURNS = 1 << 40
+"""Added to a delayed run's turn: its message is after everything that happens before its time."""
+
 _THREAD_STATUS: dict[RunStatus, ThreadStatus] = {
     "error": "error",
     "timeout": "error",
@@ -120,17 +123,18 @@ def start_run(
         agent = agent or new.agent
     elif agent != new.agent:
         raise WrongAgent("The thread belongs to another agent")
-    stopping = None
+    stopping: str | None = None
+    cancelled: Sequence[str] = ()
     if busy and new.on_busy == "reject":
         raise ThreadBusy("The thread has a run that has not ended")
     if busy and new.on_busy != "enqueue":
         how: Stop = "rollback" if new.on_busy == "rollback" else "cancel"
-        stopping = stop_all(connection, new.thread_id, how)
+        stopping, cancelled = stop_all(connection, new.thread_id, how)
         busy = stopping is not None
     started = _insert_run(connection, owner, new, agent=agent, turn=turn, moment=moment, busy=busy)
     if idempotency:
         remember(connection, owner, idempotency, Made(new.thread_id, new.run_id), moment)
-    return replace(started, stopping=stopping)
+    return replace(started, stopping=stopping, cancelled=cancelled)
 
 
 def _replay(connection: sqlite3.Connection, thread_id: str, made: Made) -> StartedRun:
@@ -175,6 +179,9 @@ def _insert_run(
         created_at=created_at,
         metadata=new.metadata,
     )
+    next_turn = turn + 1
+    if new.start_after is not None:
+        turn += DELAYED_TURNS
     row = (new.run_id, new.thread_id, owner, agent, turn, status, lease)
     texts = (to_text(new.claims), to_text(new.config))
     start_after = None if new.start_after is None else to_microseconds(new.start_after)
@@ -184,7 +191,7 @@ def _insert_run(
         connection.execute(INSERT_MESSAGE, message_row(turn, 0, message))
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The run_id or the message_id is taken") from exc
-    connection.execute(_TAKE_TURN, (agent, turn + 1, moment, status, status, new.thread_id))
+    connection.execute(_TAKE_TURN, (agent, next_turn, moment, status, status, new.thread_id))
     if lease is None:
         return StartedRun(run, message)
     active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config)

@@ -3,6 +3,7 @@
 # ruff: noqa: S608 – SQL is put together from constants of ours only.
 
 import sqlite3
+from collections.abc import Sequence
 
 from agentflow_server.errors import RunEnded
 from agentflow_server.models import Event, Stop
@@ -44,15 +45,15 @@ def stop_run(
     connection.execute(_SETTLE, (now(), thread_id))
 
 
-def stop_all(connection: sqlite3.Connection, thread_id: str, how: Stop) -> str | None:
-    """Every unfinished run of the thread; the id of the one that is running."""
-    running = None
-    for found in connection.execute(_UNFINISHED, (thread_id,)).fetchall():
+def stop_all(
+    connection: sqlite3.Connection, thread_id: str, how: Stop
+) -> tuple[str | None, Sequence[str]]:
+    """Every unfinished run of the thread: the one that is running, and those that have ended."""
+    unfinished = connection.execute(_UNFINISHED, (thread_id,)).fetchall()
+    for found in unfinished:
         _stop(connection, thread_id, found, how)
-        run_id, status, _ = found
-        if status == "running":
-            running = str(run_id)
-    return running
+    running = next((run_id for run_id, status, _ in unfinished if status == "running"), None)
+    return running, [run_id for run_id, status, _ in unfinished if status == "pending"]
 
 
 def _stop(connection: sqlite3.Connection, thread_id: str, found: Row, how: Stop) -> None:

@@ -216,7 +216,9 @@ def title_of(status: int) -> str:
 
 def _explain(item: Mapping[str, Any]) -> dict[str, Any]:
     """What pydantic found, without the value it found it in."""
-    message = "not a known field" if item["type"] == "extra_forbidden" else str(item["msg"])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "not a known field"
     return {"field": _place(item["loc"]), "message": message}
 
 

@@ -1,16 +1,17 @@
 """Messages: send one and wait, send one and stream, read the history."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from datetime import timedelta
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import ConfigDict, Field, model_validator
-from pydantic_core import to_json
 
 from agentflow_server.config import RunsConfig
 from agentflow_server.errors import InvalidRequest
-from agentflow_server.models import JsonObject, Message, Page
-from agentflow_server.runs.runner import Turn, TurnRequest
+from agentflow_server.models import JsonObject, Message, OnBusy, Page
+from agentflow_server.runs.clock import now
+from agentflow_server.runs.runner import TurnRequest
 from agentflow_server.web.errors import PLAIN_NAME
 from agentflow_server.web.parameters import (
     Cursor,
@@ -22,7 +23,18 @@ from agentflow_server.web.parameters import (
     json_response,
 )
 from agentflow_server.web.secured import Caller, SecuredRoute
-from agentflow_server.web.sse import EventStream
+from agentflow_server.web.turns import (
+    TURN_ANSWERS,
+    TurnBody,
+    TurnResult,
+    accepted,
+    stream_response,
+    turn_response,
+    until_left,
+)
+
+MAX_DELAY = 366 * 86400.0
+"""Seconds."""
 
 router = APIRouter(
     prefix="/threads/{thread_id}/messages", tags=["messages"], route_class=SecuredRoute
@@ -43,7 +55,7 @@ class ContentPart(RequestBody):
         return self
 
 
-class SendMessage(RequestBody):
+class SendMessage(TurnBody):
     content: (
         Annotated[str, Field(min_length=1)]
         | Annotated[list[ContentPart], Field(min_length=1, max_length=256)]
@@ -55,26 +67,30 @@ class SendMessage(RequestBody):
         default_factory=dict, description="Settings for the agent; only keys the server allows."
     )
     metadata: JsonObject = Field(default_factory=dict, description="Stored with the message.")
-    stream: bool = Field(default=False, description="Answer with server-sent events.")
-    on_busy: Literal["enqueue", "reject"] | None = Field(
-        default=None, description="When the thread has an unfinished run: wait in line, or 409."
+    on_busy: OnBusy | None = Field(
+        default=None,
+        description="When the thread has an unfinished run: wait in line, get a 409, or stop what "
+        "is unfinished and keep what it said (interrupt) or forget it (rollback).",
+    )
+    after_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_DELAY,
+        allow_inf_nan=False,
+        description="Start the run so much later; only with `background`.",
     )
 
-
-class TurnResult(RequestBody):
-    """What the agent answered. `message` is the last message of the assistant."""
-
-    thread_id: str
-    run_id: str
-    status: Literal["success"]
-    message: Message | None
-    messages: list[Message]
+    @model_validator(mode="after")
+    def _nobody_waits_for_a_delayed_run(self) -> "SendMessage":
+        if self.after_seconds is not None and not self.background:
+            raise ValueError("after_seconds needs background: true")
+        return self
 
 
 @router.post(
     "",
     response_model=TurnResult,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=TURN_ANSWERS,
     summary="Send a message and get the agent's answer",
 )
 async def send_message(
@@ -86,12 +102,22 @@ async def send_message(
     body: SendMessage,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    turn_request = _turn_request(body, request.app.state.runs_config)
-    if body.stream or "text/event-stream" in accept:
-        started = await runs.start(caller, thread_id, turn_request, idempotency)
-        return EventStream(runs.follow(caller.id, started.run))
-    turn = await runs.send(caller, thread_id, turn_request, idempotency)
-    return Response(to_json(_result(turn)), media_type="application/json")
+    wanted = _turn_request(body, request.app.state.runs_config)
+    if body.background:
+        run = (await runs.start(caller, thread_id, wanted, idempotency, in_background=True)).run
+        return accepted(await runs.store.get_run(caller.id, thread_id, run.run_id))
+    stops = body.on_disconnect == "cancel"
+    if body.wants_stream(accept):
+        started = await runs.start(caller, thread_id, wanted, idempotency)
+        return stream_response(runs, caller, started.run, stop_when_left=stops)
+    if not stops:
+        return turn_response(await runs.send(caller, thread_id, wanted, idempotency))
+    started = await runs.start(caller, thread_id, wanted, idempotency)
+    turn = await until_left(request, runs.wait(caller, started.run))
+    if turn is None:
+        runs.stop_later(caller, started.run)
+        return Response(status_code=204)  # nobody reads it
+    return turn_response(turn)
 
 
 @router.get("", response_model=Page[Message], summary="Read the conversation, oldest first")
@@ -110,6 +136,7 @@ def _turn_request(body: SendMessage, rules: RunsConfig) -> TurnRequest:
         metadata=body.metadata,
         config=_checked_config(body.config, rules),
         on_busy=body.on_busy or rules.on_busy,
+        start_after=now() + timedelta(seconds=body.after_seconds) if body.after_seconds else None,
     )
 
 
@@ -140,14 +167,3 @@ def _is_tags(value: Any) -> bool:
         and len(value) <= 16
         and all(isinstance(tag, str) and len(tag) <= 64 for tag in value)
     )
-
-
-def _result(turn: Turn) -> JsonObject:
-    final = next((m for m in reversed(turn.messages) if m["role"] == "assistant"), None)
-    return {
-        "thread_id": turn.thread_id,
-        "run_id": turn.run_id,
-        "status": "success",
-        "message": final,
-        "messages": turn.messages,
-    }

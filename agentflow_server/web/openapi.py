@@ -100,6 +100,6 @@ def _possible_answers(path: str, method: str, *, with_security: bool) -> list[st
         statuses += ["413", "415"]
     if method in {"post", "delete"}:
         statuses.append("409")
-    if path.endswith("/messages") and method == "post":
+    if path.endswith(("/messages", "/resume")) and method == "post":
         statuses.append("500")
     return sorted(statuses)

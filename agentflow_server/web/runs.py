@@ -1,17 +1,55 @@
-"""Runs: list them, get one, follow its events."""
+"""Runs: list them, get one, follow its events, stop it, answer what it asks."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import Field, model_validator
 
 from agentflow_server.errors import InvalidRequest
-from agentflow_server.models import Page, Run
-from agentflow_server.web.parameters import Cursor, Limit, RunId, Runs, ThreadId, json_response
+from agentflow_server.models import Answer, JsonObject, Page, PendingInterrupt, Run
+from agentflow_server.web.parameters import (
+    Cursor,
+    Limit,
+    RequestBody,
+    RunId,
+    Runs,
+    ThreadId,
+    json_response,
+)
 from agentflow_server.web.secured import Caller, SecuredRoute
 from agentflow_server.web.sse import EventStream
+from agentflow_server.web.turns import (
+    TURN_ANSWERS,
+    TurnBody,
+    TurnResult,
+    accepted,
+    stream_response,
+    turn_response,
+    until_left,
+)
 
+interrupts = APIRouter(prefix="/interrupts", tags=["runs"], route_class=SecuredRoute)
 router = APIRouter(prefix="/threads/{thread_id}/runs", tags=["runs"], route_class=SecuredRoute)
+
+
+class Cancellation(RequestBody):
+    action: Literal["cancel", "rollback"] = Field(
+        default="cancel", description="Keep what the run has said, or forget its whole turn."
+    )
+
+
+class Resumption(TurnBody):
+    """Either `value`, or `answers` when the run asks several questions at once."""
+
+    value: Any = Field(default=None, description="The answer to the run's only question.")
+    answers: JsonObject | None = Field(default=None, description="interrupt_id → answer.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Resumption":
+        if ("value" in self.model_fields_set) is (self.answers is not None):
+            raise ValueError("expected either value or answers")
+        return self
 
 
 @router.get("", response_model=Page[Run], summary="List a thread's runs, newest first")
@@ -47,3 +85,62 @@ async def follow_run(
     if run.ended_at and not await runs.store.list_events(run_id, after=after, limit=1):
         return Response(status_code=204)  # tells an EventSource not to come back
     return EventStream(runs.follow(caller.id, run, after=after))
+
+
+@router.post(
+    "/{run_id}/cancel",
+    response_model=Run,
+    responses={202: {"model": Run, "description": "The agent has not ended yet"}},
+    summary="Stop a run",
+)
+async def cancel_run(
+    caller: Caller,
+    runs: Runs,
+    thread_id: ThreadId,
+    run_id: RunId,
+    body: Cancellation | None = None,
+) -> Response:
+    run = await runs.stop(caller, thread_id, run_id, (body or Cancellation()).action)
+    return json_response(run, 202 if run.ended_at is None else 200)
+
+
+@router.post(
+    "/{run_id}/resume",
+    response_model=TurnResult,
+    responses=TURN_ANSWERS,
+    summary="Answer what an interrupted run asks, and get what it says next",
+)
+async def resume_run(
+    request: Request,
+    caller: Caller,
+    runs: Runs,
+    thread_id: ThreadId,
+    run_id: RunId,
+    body: Resumption,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    answer = Answer(body.value, body.answers)
+    stops = body.on_disconnect == "cancel"
+    if not (stops or body.background or body.wants_stream(accept)):
+        return turn_response(await runs.send_answer(caller, thread_id, run_id, answer))
+    active = await runs.resume(caller, thread_id, run_id, answer)
+    if body.background:
+        return accepted(active.run)
+    if body.wants_stream(accept):
+        return stream_response(
+            runs, caller, active.run, after=active.last_seq, stop_when_left=stops
+        )
+    turn = await until_left(request, runs.wait(caller, active.run))
+    if turn is None:
+        runs.stop_later(caller, active.run)
+        return Response(status_code=204)  # nobody reads it
+    return turn_response(turn)
+
+
+@interrupts.get(
+    "", response_model=Page[PendingInterrupt], summary="List what agents wait for, newest first"
+)
+async def list_interrupts(
+    caller: Caller, runs: Runs, limit: Limit = 20, cursor: Cursor = None
+) -> Response:
+    return json_response(await runs.store.list_interrupts(caller.id, limit=limit, cursor=cursor))

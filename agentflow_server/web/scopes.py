@@ -14,5 +14,8 @@ SCOPES: Mapping[tuple[str, str], str] = {
     ("GET", "/threads/{thread_id}/runs"): "runs:read",
     ("GET", "/threads/{thread_id}/runs/{run_id}"): "runs:read",
     ("GET", "/threads/{thread_id}/runs/{run_id}/events"): "runs:read",
+    ("POST", "/threads/{thread_id}/runs/{run_id}/cancel"): "runs:cancel",
+    ("POST", "/threads/{thread_id}/runs/{run_id}/resume"): "runs:create",
+    ("GET", "/interrupts"): "runs:read",
 }
 """(method, path) → scope. A secured route that is missing here cannot be built."""

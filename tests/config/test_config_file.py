@@ -95,7 +95,7 @@ def test_every_problem_is_reported_at_once(problems: Problems) -> None:
         ),
         (
             {"runs": {"on_busy": "Reject"}},
-            'runs.on_busy: expected "enqueue" or "reject", found "Reject" – did you mean "reject"?',
+            'runs.on_busy: expected "enqueue", "reject", "interrupt" or "rollback", found "Reject" – did you mean "reject"?',
         ),
         (
             {"runs": {"client_config": ["tags", "user_id"]}},

@@ -15,7 +15,7 @@ from agentflow_server.events.local import LocalEventBus
 from agentflow_server.models import Principal, Run
 from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.runner import Runner, TurnRequest
-from agentflow_server.runs.worker import Worker
+from agentflow_server.runs.worker import RunRules, Worker
 from agentflow_server.stores.sqlite import SqliteStore
 
 ALICE = Principal("alice", {"user_id": "alice"})
@@ -46,14 +46,14 @@ class House:
 def open_house(tmp_path: Path) -> Callable[..., Any]:
     @asynccontextmanager
     async def opened(
-        function: Any, *, grace: float = 5, name: str = "a.db"
+        function: Any, *, grace: float = 5, name: str = "a.db", rules: RunRules | None = None
     ) -> AsyncIterator[House]:
         agent = function if hasattr(function, "stream") else FunctionAgent(function, name="agent")
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(SqliteStore(tmp_path / name))
             bus = LocalEventBus()
             namer = await stack.enter_async_context(Namer(store))
-            worker = Worker(store, bus, {"agent": agent}, namer)
+            worker = Worker(store, bus, {"agent": agent}, namer, rules)
             engine = EmbeddedEngine(store, worker, grace=grace)
             runner = Runner(store, bus, engine, {"agent": agent})
             await stack.enter_async_context(engine)

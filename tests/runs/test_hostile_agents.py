@@ -202,7 +202,7 @@ async def test_a_run_that_has_ended_has_nothing_more_to_tell(open_house, request
 async def test_whoever_follows_a_run_hears_of_its_end_even_if_the_bus_is_silent(
     open_house, request_for, alice, monkeypatch
 ):
-    monkeypatch.setattr("agentflow_server.runs.runner.HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("agentflow_server.runs.following.HEARTBEAT_SECONDS", 0.02)
     hold = asyncio.Event()
 
     async def agent(messages, config):

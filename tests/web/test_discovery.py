@@ -12,15 +12,16 @@ async def test_r76_the_resource_comes_from_the_config_and_the_challenge_points_t
     monkeypatch.setenv("JWT_SECRET_KEY", "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6")
     client = await serve(auth=ISSUER, public_url="https://api.example.com")
     url = "/.well-known/oauth-protected-resource"
-    answer = await client.get(url, headers={"Host": "evil.example"})
+    evil = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil"}
+    answer = await client.get(url, headers=evil)
     assert answer.json() == {
         "resource": "https://api.example.com",
         "authorization_servers": ["https://login.example.com/"],
         "bearer_methods_supported": ["header"],
-        "scopes_supported": ["agents:read", "runs:create", "runs:read", "threads:read",
+        "scopes_supported": ["agents:read", "runs:cancel", "runs:create", "runs:read", "threads:read",
                              "threads:write"],
     }  # fmt: skip
-    refused = await client.get("/threads")
+    refused = await client.get("/threads", headers=evil)
     metadata = f'resource_metadata="https://api.example.com{url}"'
     assert refused.headers["www-authenticate"] == f"Bearer {metadata}"
     bad = await client.get("/threads", headers={"Authorization": "Bearer x.y.z"})

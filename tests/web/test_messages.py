@@ -128,7 +128,7 @@ async def test_a_busy_thread_may_refuse(serve, new_thread):
     assert [message["content"] for message in history] == ["wait", "passed"]
 
 
-async def test_an_agent_that_raises_ends_the_turn_and_tells_nothing(serve, new_thread, caplog):
+async def test_r38_an_agent_that_raises_ends_the_turn_and_tells_nothing(serve, new_thread, caplog):
     client = await serve(FAILING)
     thread_id = await new_thread(client)
     url = f"/threads/{thread_id}/messages"
@@ -148,7 +148,7 @@ async def test_an_agent_that_raises_ends_the_turn_and_tells_nothing(serve, new_t
     assert (await client.get(f"/threads/{thread_id}")).json()["status"] == "idle"
 
 
-async def test_a_failing_stream_tells_nothing_either(serve, new_thread):
+async def test_r38_a_failing_stream_tells_nothing_either(serve, new_thread):
     client = await serve(FAILING)
     thread_id = await new_thread(client)
     answer = await client.post(
@@ -274,7 +274,7 @@ async def test_parts_are_accepted_and_kept(serve, new_thread):
         {}, {"content": ""}, {"content": None}, {"content": 1}, {"content": []}, {"content": {}},
         {"content": [{"text": "no type"}]}, {"content": [{"type": "text"}]},
         {"content": ["text"]}, {"content": "x", "stream": "yes"}, {"content": "x", "role": "system"},
-        {"content": "x", "on_busy": "interrupt"}, {"content": "x", "config": []},
+        {"content": "x", "on_busy": "wait"}, {"content": "x", "config": []},
         {"content": "x", "metadata": "m"}, [], "text", 7, None,
     ],
 )  # fmt: skip

@@ -1,0 +1,137 @@
+"""Reading a run's events while they are written, and waiting for its end."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from agentflow_server.errors import NotFound, RunFailed, ServerStopping
+from agentflow_server.interfaces import EventBus, Store, Subscription
+from agentflow_server.models import (
+    TERMINAL_EVENTS,
+    Event,
+    JsonObject,
+    Message,
+    Run,
+    RunError,
+    RunStatus,
+)
+
+PAUSES = TERMINAL_EVENTS | {"interrupt"}
+"""Events after which nobody need wait: what follows an interrupt follows somebody's answer."""
+
+HEARTBEAT_SECONDS = 15.0
+EVENTS_PER_READ = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn that did not fail: `messages` is what the agent said, as JSON objects, in order;
+    `interrupts` are the questions of one that is `interrupted`."""
+
+    thread_id: str
+    run_id: str
+    messages: list[JsonObject]
+    status: RunStatus = "success"
+    interrupts: Sequence[JsonObject] = ()
+
+
+class Reader:
+    """Hears of events from the bus; what the bus has lost, the store has."""
+
+    def __init__(self, store: Store, bus: EventBus) -> None:
+        self._store = store
+        self._bus = bus
+
+    async def follow(self, owner: str, run: Run, after: int) -> AsyncGenerator[Event | None, None]:
+        """The run's events with `seq > after`, without gap or repeat, until it ends or waits for
+        an answer.
+
+        None is a sign of life when nothing happened for HEARTBEAT_SECONDS. It also ends when the
+        server stops: whoever follows comes back with the number of the event he saw last.
+        """
+        try:
+            async for event in self._follow(owner, run, after):
+                yield event
+        except ServerStopping:
+            return
+
+    async def wait(self, run: Run, subscription: Subscription, after: int) -> Turn:
+        """The turn when it has ended, from what was said after event `after`.
+
+        Raises RunFailed, ServerStopping.
+        """
+        messages: list[JsonObject] = []
+        while True:
+            events = await subscription.receive(HEARTBEAT_SECONDS)
+            if not events or events[0].seq != after + 1:
+                events = await self._read(run.run_id, after)
+            for event in events:
+                after = event.seq
+                if event.type == "message.completed":
+                    messages.append(event.data)
+                elif event.type in PAUSES:
+                    return _turn(run, event, messages)
+
+    async def replay(self, run: Run) -> Turn:
+        """The turn of a run that has ended. Raises RunFailed."""
+        if run.error is not None:
+            raise _failure(run, run.error)
+        messages = await self._store.run_messages(run.run_id)
+        said = [_json(message) for message in messages[1:]]
+        interrupts = [interrupt.model_dump() for interrupt in run.interrupts]
+        return Turn(run.thread_id, run.run_id, said, run.status, interrupts)
+
+    async def _follow(self, owner: str, run: Run, after: int) -> AsyncGenerator[Event | None, None]:
+        may_be_over = run.ended_at is not None
+        async with self._bus.subscribe(run.run_id) as subscription:
+            while True:
+                stored = await self._read(run.run_id, after)
+                for event in stored:
+                    after = event.seq
+                    yield event
+                if len(stored) == EVENTS_PER_READ:
+                    continue
+                may_be_over |= bool(stored) and stored[-1].type in PAUSES
+                if may_be_over and await self._is_over(owner, run, after):
+                    return
+                # As long as the bus hands on what comes next, the store need not be asked.
+                while events := await subscription.receive(HEARTBEAT_SECONDS):
+                    fresh = [event for event in events if event.seq > after]
+                    if fresh and fresh[0].seq != after + 1:
+                        break  # the bus dropped something: the store has it
+                    for event in fresh:
+                        after = event.seq
+                        yield event
+                    if fresh and fresh[-1].type in PAUSES:
+                        return
+                else:
+                    may_be_over = True
+                    yield None
+
+    async def _read(self, run_id: str, after: int) -> Sequence[Event]:
+        return await self._store.list_events(run_id, after=after, limit=EVENTS_PER_READ)
+
+    async def _is_over(self, owner: str, run: Run, after: int) -> bool:
+        """Nothing more will be stored for now: the run has ended, or its thread is deleted."""
+        try:
+            now = await self._store.get_run(owner, run.thread_id, run.run_id)
+        except NotFound:
+            return True
+        return now.ended_at is not None and not await self._read(run.run_id, after)
+
+
+def _turn(run: Run, ended: Event, messages: list[JsonObject]) -> Turn:
+    data = ended.data
+    if "error" in data:
+        raise _failure(run, RunError(**data["error"]))
+    interrupts = data.get("interrupts", ())
+    return Turn(run.thread_id, run.run_id, messages, data["status"], interrupts)
+
+
+def _failure(run: Run, error: RunError) -> RunFailed:
+    return RunFailed(
+        error.detail, code=error.code, details={"thread_id": run.thread_id, "run_id": run.run_id}
+    )
+
+
+def _json(message: Message) -> JsonObject:
+    return message.model_dump(mode="json")
