@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from agentflow_server.models import JsonObject
+from agentflow_server.web.examples import EXAMPLES
 from agentflow_server.web.scopes import SCOPES
 
 _PROBLEM = {
@@ -60,6 +61,8 @@ def build_openapi(
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Problem"] = _PROBLEM
+    for name, example in EXAMPLES.items():
+        schemas[name]["examples"] = [example]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     if security_schemes:

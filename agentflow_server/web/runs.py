@@ -82,6 +82,8 @@ async def follow_run(
         raise InvalidRequest("Last-Event-ID: expected the id of an event of this run")
     after = int(last_event_id)
     run = await runs.store.get_run(caller.id, thread_id, run_id)
+    if after and not await runs.store.list_events(run_id, after=after - 1, limit=1):
+        raise InvalidRequest("Last-Event-ID: this run has no such event")
     if run.ended_at and not await runs.store.list_events(run_id, after=after, limit=1):
         return Response(status_code=204)  # tells an EventSource not to come back
     return EventStream(runs.follow(caller.id, run, after=after))
