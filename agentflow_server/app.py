@@ -134,7 +134,13 @@ class AgentflowApp(FastAPI):
             self._bus = bus = LocalEventBus()
             namer = await stack.enter_async_context(Namer(store, parts.generate_name))
             worker = Worker(store, bus, parts.agents, namer, _run_rules(rules))
-            engine = EmbeddedEngine(store, worker, grace=rules.shutdown_grace)
+            engine = EmbeddedEngine(
+                store,
+                worker,
+                grace=rules.shutdown_grace,
+                concurrency=rules.concurrency,
+                takes_turns=rules.takes_turns,
+            )
             runner = Runner(store, bus, engine, parts.agents)
             await runner.finish_deletions()
             self._engine = await stack.enter_async_context(engine)
@@ -160,6 +166,7 @@ def _run_rules(config: RunsConfig) -> RunRules:
         timeout=config.timeout,
         retry=config.on_crash == "retry",
         max_attempts=config.max_attempts,
+        takes_turns=config.takes_turns,
     )
 
 

@@ -45,7 +45,7 @@ class Parts:
 
 def choose_parts(config: Config) -> Parts:
     """Load the agents, the authentication, the keys. Raises ConfigError with every problem."""
-    store = SqliteStore(config.database_path)
+    store = SqliteStore(config.database_path, runs_per_owner=config.runs.per_principal)
     errors: list[ConfigError] = []
 
     def attempt(choose: Callable[[], T]) -> T | None:

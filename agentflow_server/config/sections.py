@@ -114,9 +114,20 @@ class RunsConfig(Section):
     max_attempts: int = Field(
         default=3, ge=1, le=100, description="How often a turn is begun in all."
     )
+    concurrency: int | None = Field(
+        default=None, ge=1, description="Turns at a time, others wait in line; null: no limit."
+    )
+    per_principal: int | None = Field(
+        default=None, ge=1, description="The same for each caller, on all his threads."
+    )
     shutdown_grace: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds that running turns have to finish."
     )
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a turn may have to wait although its thread is free."""
+        return self.concurrency is not None or self.per_principal is not None
 
     @field_validator("client_config", mode="after")
     @classmethod

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol, Self
 
@@ -41,16 +40,33 @@ class Worker(Protocol):
 
 
 class EmbeddedEngine(Engine):
-    """One task per busy thread, which drains the thread's queue."""
+    """One task per busy thread, which drains the thread's queue.
 
-    def __init__(self, store: Store, worker: Worker, *, grace: float) -> None:
+    With limits to how many runs are executed at a time, threads do not keep their task: whichever
+    waits longest is next.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        worker: Worker,
+        *,
+        grace: float,
+        concurrency: int | None = None,
+        takes_turns: bool = False,
+    ) -> None:
+        """`takes_turns`: the worker never claims a thread's next run; with `concurrency` set, it
+        must not."""
         self._store = store
         self._worker = worker
         self._grace = grace
         self._tasks: dict[asyncio.Task[None], ActiveRun] = {}
         self._deadline: float | None = None
-        self._delayed: asyncio.Task[None] | None = None
-        self._more_delayed = asyncio.Event()
+        self._waiter: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._concurrency = concurrency
+        self._takes_turns = takes_turns
+        self._reserved = 0
         self.unstoppable = 0
         """After `drain`: how many agents went on although they were cancelled."""
 
@@ -58,34 +74,51 @@ class EmbeddedEngine(Engine):
         for active in await self._store.interrupted_runs():
             if recovered := await self._worker.recover(active):
                 await self.dispatch(recovered)
-        await self._claim(await self._store.waiting_threads())
-        self._delayed = asyncio.create_task(self._start_delayed(), name="delayed-runs")
+        await self._fill()
+        self._waiter = asyncio.create_task(self._serve_line(), name="runs-in-line")
         return self
 
-    async def _claim(self, threads: Sequence[str]) -> None:
-        for thread_id in threads:
-            if waiting := await self._store.claim_run(thread_id):
-                await self.dispatch(waiting)
+    async def _fill(self) -> None:
+        """Execute what waits, as much as there is room for."""
+        while self.reserve():
+            try:
+                claimed = await self._store.claim_next()
+            finally:
+                self.release()
+            if claimed is None:
+                return
+            await self.dispatch(claimed)
 
-    async def _start_delayed(self) -> None:
-        """Start runs when their time has come, for as long as the engine is open."""
+    async def _serve_line(self) -> None:
+        """Start what waits for its time or for room, for as long as the engine is open."""
         while True:
             wait: float | None = RETRY_SECONDS
             try:
                 threads, next_due = await self._store.release_delayed(datetime.now(UTC))
-                await self._claim(threads)
+                if threads or self._takes_turns:
+                    await self._fill()
                 wait = None if next_due is None else _seconds_until(next_due)
             except AgentflowError:
-                log.exception("delayed runs cannot be started")
+                log.exception("runs in line cannot be started")
             try:
                 async with asyncio.timeout(wait):
-                    await self._more_delayed.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 pass
-            self._more_delayed.clear()
+            self._changed.clear()
+
+    def reserve(self) -> bool:
+        taken = len(self._tasks) + self._reserved
+        if self._concurrency is not None and taken >= self._concurrency:
+            return False
+        self._reserved += 1
+        return True
+
+    def release(self) -> None:
+        self._reserved -= 1
 
     def note_delayed(self) -> None:
-        self._more_delayed.set()
+        self._changed.set()
 
     def stop(self, run_id: str, how: Stop) -> None:
         if any(active.run.run_id == run_id for active in self._tasks.values()):
@@ -98,10 +131,10 @@ class EmbeddedEngine(Engine):
         """Let running runs finish for the grace period, which begins with the first call, then
         stop them. What waits in line stays there."""
         self._worker.stop_claiming()
-        if self._delayed is not None:
-            self._delayed.cancel()
-            await asyncio.wait({self._delayed})
-            self._delayed = None
+        if self._waiter is not None:
+            self._waiter.cancel()
+            await asyncio.wait({self._waiter})
+            self._waiter = None
         clock = asyncio.get_running_loop().time
         if self._deadline is None:
             self._deadline = clock() + self._grace
@@ -129,7 +162,12 @@ class EmbeddedEngine(Engine):
     async def dispatch(self, active: ActiveRun) -> None:
         task = asyncio.create_task(self._work(active), name=f"thread-{active.run.thread_id}")
         self._tasks[task] = active
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        task.add_done_callback(self._make_room)
+
+    def _make_room(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if self._takes_turns:
+            self._changed.set()
 
     async def _work(self, active: ActiveRun) -> None:
         """Drain the thread's queue."""

@@ -56,5 +56,14 @@ class Engine(ABC):
         """Let whoever executes the run know that it is marked to be stopped. Never raises."""
 
     @abstractmethod
+    def reserve(self) -> bool:
+        """Whether one more run can be executed here; its place is kept until `release`, which has
+        to be followed by `dispatch` at once, if at all."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give back what `reserve` has kept."""
+
+    @abstractmethod
     def note_delayed(self) -> None:
         """A delayed run has been stored."""

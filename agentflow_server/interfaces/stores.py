@@ -32,7 +32,8 @@ class Store(ABC):
     Every method on user data takes the owner: what belongs to another owner raises NotFound or is
     not listed. Methods without an owner are for the engine, which holds a run's lease: a write
     with a stale lease changes nothing and raises LeaseLost. Any method raises StoreUnavailable
-    when the database cannot be used.
+    when the database cannot be used. `runs_per_owner`, if the store is given one, is how many runs
+    of one owner are running at a time; a run that is resumed does not wait for that.
     """
 
     @abstractmethod
@@ -122,11 +123,17 @@ class Store(ABC):
 
     @abstractmethod
     async def start_run(
-        self, owner: str, new: NewRun, *, idempotency: Idempotency | None = None
+        self,
+        owner: str,
+        new: NewRun,
+        *,
+        idempotency: Idempotency | None = None,
+        claim: bool = True,
     ) -> StartedRun:
         """Store the user's message and its run in one transaction.
 
-        If the thread is free the run is claimed at once (status `running`, a lease, `active` set),
+        If the thread is free, its owner has not as many running runs as the store allows, and the
+        caller can `claim`, the run is claimed at once (status `running`, a lease, `active` set),
         else it is `pending`, in order of arrival. The first run fixes the thread's agent. On a
         busy thread `on_busy` "reject" raises ThreadBusy; "interrupt" and "rollback" do to every
         unfinished run what `stop_run` does. A run with `start_after` is pending in any case.
@@ -140,6 +147,11 @@ class Store(ABC):
 
         From then on an interrupted run before it cannot be resumed.
         """
+
+    @abstractmethod
+    async def claim_next(self) -> ActiveRun | None:
+        """Claim the next run of whichever thread waits longest and may go on: none of its runs is
+        running, and its owner has not as many of them as the store allows."""
 
     @abstractmethod
     async def take_over(self, active: ActiveRun) -> ActiveRun:

@@ -95,7 +95,12 @@ class Runner:
     async def _store_and_dispatch(
         self, owner: str, new: NewRun, idempotency: Idempotency | None
     ) -> StartedRun:
-        started = await self.store.start_run(owner, new, idempotency=idempotency)
+        claim = self._engine.reserve()
+        try:
+            started = await self.store.start_run(owner, new, idempotency=idempotency, claim=claim)
+        finally:
+            if claim:
+                self._engine.release()
         if started.active is not None:
             await self._engine.dispatch(started.active)
         elif new.start_after is not None:

@@ -36,12 +36,14 @@ PATIENCE_SECONDS = 30.0
 @dataclass(frozen=True, slots=True)
 class RunRules:
     """`timeout` in seconds. After a crash a run is tried `max_attempts` times in all: with
-    `retry` every one, else only those whose framework can go on from where it was."""
+    `retry` every one, else only those whose framework can go on from where it was. With
+    `takes_turns` a thread's next run is not claimed when one has ended."""
 
     history_limit: int | None = None
     timeout: float | None = None
     retry: bool = False
     max_attempts: int = 3
+    takes_turns: bool = False
 
 
 @dataclass(slots=True)
@@ -241,9 +243,10 @@ class Worker:
             await self._undo(active)
         delay = 0.1
         while True:
+            claim_next = not (self._stopping or self._rules.takes_turns)
             try:
                 return await recorder.finish(
-                    outcome, keep=self._keeps(active, outcome), claim_next=not self._stopping
+                    outcome, keep=self._keeps(active, outcome), claim_next=claim_next
                 )
             except LeaseLost:
                 log.warning("run %s was ended elsewhere", active.run.run_id)

@@ -34,6 +34,7 @@ from agentflow_server.models import (
     ThreadStatus,
 )
 from agentflow_server.stores import sqlite_credentials as credentials_sql
+from agentflow_server.stores import sqlite_delays as delays_sql
 from agentflow_server.stores import sqlite_messages as messages_sql
 from agentflow_server.stores import sqlite_resuming as resuming_sql
 from agentflow_server.stores import sqlite_runs as runs_sql
@@ -72,9 +73,12 @@ class SqliteStore(Store, CredentialStore):
     With `exclusive=False` it is for operators' commands, which may run beside that server.
     """
 
-    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, exclusive: bool = True, runs_per_owner: int | None = None
+    ) -> None:
         self._path = path
         self._exclusive = exclusive
+        self._runs_per_owner = runs_per_owner
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
@@ -198,14 +202,29 @@ class SqliteStore(Store, CredentialStore):
     # Runs
 
     async def start_run(
-        self, owner: str, new: NewRun, *, idempotency: Idempotency | None = None
+        self,
+        owner: str,
+        new: NewRun,
+        *,
+        idempotency: Idempotency | None = None,
+        claim: bool = True,
     ) -> StartedRun:
+        limit = self._runs_per_owner
         return await self._write(
-            lambda connection: runs_sql.start_run(connection, owner, new, idempotency)
+            lambda connection: runs_sql.start_run(
+                connection, owner, new, idempotency, claim=claim, per_owner=limit
+            )
         )
 
     async def claim_run(self, thread_id: str) -> ActiveRun | None:
-        return await self._write(lambda connection: runs_sql.claim_run(connection, thread_id))
+        limit = self._runs_per_owner
+        return await self._write(
+            lambda connection: runs_sql.claim_run(connection, thread_id, limit)
+        )
+
+    async def claim_next(self) -> ActiveRun | None:
+        limit = self._runs_per_owner
+        return await self._write(lambda connection: runs_sql.claim_next(connection, limit))
 
     async def take_over(self, active: ActiveRun) -> ActiveRun:
         return await self._write(lambda connection: resuming_sql.take_over(connection, active))
@@ -213,7 +232,7 @@ class SqliteStore(Store, CredentialStore):
     async def release_delayed(self, until: datetime) -> tuple[Sequence[str], datetime | None]:
         moment = to_microseconds(until)
         threads, next_due = await self._write(
-            lambda connection: resuming_sql.release_delayed(connection, moment)
+            lambda connection: delays_sql.release_delayed(connection, moment)
         )
         return threads, None if next_due is None else to_datetime(next_due)
 
@@ -254,7 +273,13 @@ class SqliteStore(Store, CredentialStore):
     ) -> ActiveRun | None:
         return await self._write(
             lambda connection: runs_sql.finish_run(
-                connection, active, outcome, messages, events, claim_next=claim_next
+                connection,
+                active,
+                outcome,
+                messages,
+                events,
+                claim_next=claim_next,
+                per_owner=self._runs_per_owner,
             )
         )
 

@@ -1,5 +1,5 @@
-"""Runs that go on later: interrupted, delayed, taken over. SQL for SQLite, inside a transaction of
-the caller's."""
+"""Runs that go on later: interrupted, or taken over. SQL for SQLite, inside a transaction of the
+caller's."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -30,10 +30,6 @@ PAGE = """
         AND (ended_at, run_id) < (?, ?)
     ORDER BY ended_at DESC, run_id DESC LIMIT ?"""
 _TAKE_OVER = "UPDATE runs SET lease = ?, attempt = attempt + 1 WHERE run_id = ? AND lease = ?"
-DUE = """
-    SELECT run_id, thread_id, turn FROM runs
-    WHERE status = 'pending' AND start_after <= ? ORDER BY start_after, created_at"""
-NEXT_DUE = "SELECT min(start_after) FROM runs WHERE status = 'pending' AND start_after IS NOT NULL"
 
 
 def resume_run(
@@ -93,24 +89,3 @@ def take_over(connection: sqlite3.Connection, active: ActiveRun) -> ActiveRun:
     if not connection.execute(_TAKE_OVER, (make_lease(), run_id, active.lease)).rowcount:
         raise lease_lost()
     return read_active(connection.execute(GET_ACTIVE, (run_id,)).fetchone())
-
-
-def release_delayed(connection: sqlite3.Connection, until: int) -> tuple[list[str], int | None]:
-    """Their turn is the next one now: the conversation has gone on while they waited."""
-    threads: dict[str, None] = {}
-    for run_id, thread_id, turn in connection.execute(DUE, (until,)).fetchall():
-        (next_turn,) = connection.execute(
-            "UPDATE threads SET next_turn = next_turn + 1, status = 'busy' WHERE thread_id = ?"
-            " RETURNING next_turn - 1",
-            (thread_id,),
-        ).fetchone()
-        connection.execute(
-            "UPDATE runs SET turn = ?, start_after = NULL WHERE run_id = ?", (next_turn, run_id)
-        )
-        connection.execute(
-            "UPDATE messages SET turn = ? WHERE thread_id = ? AND turn = ?",
-            (next_turn, thread_id, turn),
-        )
-        threads[thread_id] = None
-    (next_due,) = connection.execute(NEXT_DUE).fetchone()
-    return list(threads), next_due

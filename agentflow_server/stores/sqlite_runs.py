@@ -42,9 +42,10 @@ from agentflow_server.stores.rows import (
     to_microseconds,
     to_text,
 )
+from agentflow_server.stores.sqlite_delays import find_delayed_turn
 from agentflow_server.stores.sqlite_idempotency import Made, find_made, remember
 from agentflow_server.stores.sqlite_messages import INSERT_EVENT, INSERT_MESSAGE, require_thread
-from agentflow_server.stores.sqlite_stopping import FORGET_TURN, stop_all
+from agentflow_server.stores.sqlite_stopping import FORGET_TURN, settle, stop_all
 from agentflow_server.stores.sqlite_threads import IS_BUSY, no_run, no_thread
 
 GET_THREAD = f"""
@@ -55,10 +56,10 @@ _INSERT = """
         created_at, started_at, start_after)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _TAKE_TURN = """
-    UPDATE threads SET agent = ?, next_turn = ?, updated_at = ?,
-        status = CASE WHEN ? = 'running' THEN 'busy' ELSE status END,
-        interrupted_run = CASE WHEN ? = 'running' THEN NULL ELSE interrupted_run END
-    WHERE thread_id = ?"""
+    UPDATE threads SET agent = ?1, next_turn = ?2, updated_at = ?3,
+        status = CASE WHEN ?4 THEN status ELSE 'busy' END,
+        interrupted_run = CASE WHEN ?5 = 'running' THEN NULL ELSE interrupted_run END
+    WHERE thread_id = ?6"""
 _ACTIVE = f"""
     SELECT {ACTIVE_COLUMNS} FROM runs
     JOIN messages ON messages.thread_id = runs.thread_id AND messages.turn = runs.turn
@@ -66,9 +67,10 @@ _ACTIVE = f"""
 GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = ?"
 ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
 NEXT_PENDING = """
-    SELECT run_id FROM runs WHERE thread_id = ? AND status = 'pending' AND start_after IS NULL
+    SELECT run_id, owner FROM runs WHERE thread_id = ? AND status = 'pending' AND start_after IS NULL
         AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = ? AND status = 'running')
     ORDER BY turn LIMIT 1"""
+RUNNING_OF_OWNER = "SELECT count(*) FROM runs WHERE owner = ? AND status = 'running'"
 _CLAIM = "UPDATE runs SET status = 'running', lease = ?, started_at = ? WHERE run_id = ?"
 _GO_ON = """
     UPDATE threads SET interrupted_run = NULL
@@ -88,7 +90,7 @@ WAITING = """
         SELECT 1 FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.status = 'running')
     GROUP BY thread_id ORDER BY min(created_at)"""
-_GET = f"""
+GET = f"""
     SELECT {RUN_COLUMNS}, (SELECT count(*) FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.turn < runs.turn
             AND other.status = 'pending' AND other.start_after IS NULL)
@@ -97,9 +99,6 @@ _GET = f"""
 PAGE = f"""
     SELECT turn, {RUN_COLUMNS} FROM runs
     WHERE thread_id = ? AND turn < ? ORDER BY turn DESC LIMIT ?"""
-
-DELAYED_TURNS = 1 << 40
-"""Added to a delayed run's turn: its message is after everything that happens before its time."""
 
 _THREAD_STATUS: dict[RunStatus, ThreadStatus] = {
     "error": "error",
@@ -110,7 +109,13 @@ _THREAD_STATUS: dict[RunStatus, ThreadStatus] = {
 
 
 def start_run(
-    connection: sqlite3.Connection, owner: str, new: NewRun, idempotency: Idempotency | None
+    connection: sqlite3.Connection,
+    owner: str,
+    new: NewRun,
+    idempotency: Idempotency | None,
+    *,
+    claim: bool,
+    per_owner: int | None,
 ) -> StartedRun:
     thread = connection.execute(GET_THREAD, (new.thread_id, owner)).fetchone()
     if thread is None:
@@ -131,7 +136,12 @@ def start_run(
         how: Stop = "rollback" if new.on_busy == "rollback" else "cancel"
         stopping, cancelled = stop_all(connection, new.thread_id, how)
         busy = stopping is not None
-    started = _insert_run(connection, owner, new, agent=agent, turn=turn, moment=moment, busy=busy)
+        settle(connection, new.thread_id)
+    waits = busy or not claim or new.start_after is not None
+    waits = waits or not _has_room(connection, owner, per_owner)
+    started = _insert_run(
+        connection, owner, new, agent=agent, turn=turn, moment=moment, waits=waits
+    )
     if idempotency:
         remember(connection, owner, idempotency, Made(new.thread_id, new.run_id), moment)
     return replace(started, stopping=stopping, cancelled=cancelled)
@@ -155,9 +165,8 @@ def _insert_run(
     agent: str,
     turn: int,
     moment: int,
-    busy: bool,
+    waits: bool,
 ) -> StartedRun:
-    waits = busy or new.start_after is not None
     status: RunStatus = "pending" if waits else "running"
     lease = None if waits else make_lease()
     created_at = to_datetime(moment)
@@ -181,7 +190,7 @@ def _insert_run(
     )
     next_turn = turn + 1
     if new.start_after is not None:
-        turn += DELAYED_TURNS
+        turn, next_turn = find_delayed_turn(connection, new.thread_id), turn
     row = (new.run_id, new.thread_id, owner, agent, turn, status, lease)
     texts = (to_text(new.claims), to_text(new.config))
     start_after = None if new.start_after is None else to_microseconds(new.start_after)
@@ -191,7 +200,9 @@ def _insert_run(
         connection.execute(INSERT_MESSAGE, message_row(turn, 0, message))
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The run_id or the message_id is taken") from exc
-    connection.execute(_TAKE_TURN, (agent, next_turn, moment, status, status, new.thread_id))
+    connection.execute(
+        _TAKE_TURN, (agent, next_turn, moment, new.start_after is not None, status, new.thread_id)
+    )
     if lease is None:
         return StartedRun(run, message)
     active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config)
@@ -202,10 +213,27 @@ def make_lease() -> str:
     return secrets.token_hex(8)
 
 
-def claim_run(connection: sqlite3.Connection, thread_id: str) -> ActiveRun | None:
-    pending = connection.execute(NEXT_PENDING, (thread_id, thread_id)).fetchone()
-    if pending is None:
+def _has_room(connection: sqlite3.Connection, owner: str, per_owner: int | None) -> bool:
+    if per_owner is None:
+        return True
+    (running,) = connection.execute(RUNNING_OF_OWNER, (owner,)).fetchone()
+    return bool(running < per_owner)
+
+
+def claim_next(connection: sqlite3.Connection, per_owner: int | None) -> ActiveRun | None:
+    for (thread_id,) in connection.execute(WAITING).fetchall():
+        if claimed := claim_run(connection, thread_id, per_owner):
+            return claimed
+    return None
+
+
+def claim_run(
+    connection: sqlite3.Connection, thread_id: str, per_owner: int | None
+) -> ActiveRun | None:
+    found = connection.execute(NEXT_PENDING, (thread_id, thread_id)).fetchone()
+    if found is None or not _has_room(connection, found[1], per_owner):
         return None
+    pending = found[:1]
     connection.execute(_CLAIM, (make_lease(), now(), *pending))
     connection.execute(_GO_ON, (thread_id,))
     return read_active(connection.execute(GET_ACTIVE, pending).fetchone())
@@ -239,6 +267,7 @@ def finish_run(
     events: Sequence[Event],
     *,
     claim_next: bool,
+    per_owner: int | None,
 ) -> ActiveRun | None:
     run, moment = active.run, now()
     error = (outcome.error.code, outcome.error.detail) if outcome.error else (None, None)
@@ -250,7 +279,7 @@ def finish_run(
     if outcome.forget:
         connection.execute(FORGET_TURN, (run.thread_id, active.turn))
     insert_events(connection, active, events)
-    following = claim_run(connection, run.thread_id) if claim_next else None
+    following = claim_run(connection, run.thread_id, per_owner) if claim_next else None
     status = _THREAD_STATUS.get(outcome.status, "idle")
     waiting = run.run_id if asked is not None and following is None else None
     connection.execute(_END_TURN, (status, waiting, moment, run.thread_id))
@@ -280,7 +309,7 @@ def list_waiting(connection: sqlite3.Connection) -> Sequence[str]:
 
 
 def get_run(connection: sqlite3.Connection, owner: str, thread_id: str, run_id: str) -> Run:
-    row = connection.execute(_GET, (run_id, thread_id, owner)).fetchone()
+    row = connection.execute(GET, (run_id, thread_id, owner)).fetchone()
     if row is None:
         raise no_run()
     run = read_run(row[:-1])

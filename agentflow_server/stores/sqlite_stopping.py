@@ -8,22 +8,26 @@ from collections.abc import Sequence
 from agentflow_server.errors import RunEnded
 from agentflow_server.models import Event, Stop
 from agentflow_server.stores.rows import Row, event_row, now
+from agentflow_server.stores.sqlite_delays import take_turn
 from agentflow_server.stores.sqlite_messages import INSERT_EVENT
 from agentflow_server.stores.sqlite_threads import IS_BUSY, no_run
 
 _FIND = """
-    SELECT run_id, runs.status, turn FROM runs JOIN threads USING (thread_id)
+    SELECT run_id, runs.status, turn, start_after FROM runs JOIN threads USING (thread_id)
     WHERE run_id = ? AND thread_id = ? AND threads.owner = ? AND hidden = 0"""
-_UNFINISHED = """
-    SELECT run_id, status, turn FROM runs
-    WHERE thread_id = ? AND (status = 'running' OR status = 'pending' AND start_after IS NULL)"""
+# In two parts, each with an index of its own: a thread may have ended very many runs.
+UNFINISHED = """
+    SELECT run_id, status, turn, start_after FROM runs WHERE thread_id = ? AND status = 'running'
+    UNION ALL SELECT run_id, status, turn, start_after FROM runs
+        WHERE thread_id = ? AND status = 'pending' AND start_after IS NULL
+    ORDER BY turn"""
 # A rollback beats a cancel, whichever came first.
 _MARK = """
     UPDATE runs SET stopping = CASE WHEN stopping = 'rollback' THEN stopping ELSE ? END
     WHERE run_id = ?"""
-_END = "UPDATE runs SET status = 'cancelled', ended_at = ?, start_after = NULL WHERE run_id = ?"
+_END = "UPDATE runs SET status = 'cancelled', ended_at = ? WHERE run_id = ?"
 FORGET_TURN = "DELETE FROM messages WHERE thread_id = ? AND turn = ?"
-_SETTLE = f"""
+SETTLE = f"""
     UPDATE threads SET updated_at = ?, status = CASE
         WHEN {IS_BUSY} THEN 'busy'
         WHEN interrupted_run IS NOT NULL THEN 'interrupted'
@@ -38,29 +42,35 @@ def stop_run(
     found = connection.execute(_FIND, (run_id, thread_id, owner)).fetchone()
     if found is None:
         raise no_run()
-    _, status, _ = found
-    if status not in ("pending", "running"):
+    if found[1] not in ("pending", "running"):
         raise RunEnded("The run has ended")
     _stop(connection, thread_id, found, how)
-    connection.execute(_SETTLE, (now(), thread_id))
+    settle(connection, thread_id)
+
+
+def settle(connection: sqlite3.Connection, thread_id: str) -> None:
+    """Let the thread say how it stands now that runs of it may have ended without a worker."""
+    connection.execute(SETTLE, (now(), thread_id))
 
 
 def stop_all(
     connection: sqlite3.Connection, thread_id: str, how: Stop
 ) -> tuple[str | None, Sequence[str]]:
     """Every unfinished run of the thread: the one that is running, and those that have ended."""
-    unfinished = connection.execute(_UNFINISHED, (thread_id,)).fetchall()
+    unfinished = connection.execute(UNFINISHED, (thread_id, thread_id)).fetchall()
     for found in unfinished:
         _stop(connection, thread_id, found, how)
-    running = next((run_id for run_id, status, _ in unfinished if status == "running"), None)
-    return running, [run_id for run_id, status, _ in unfinished if status == "pending"]
+    running = next((run_id for run_id, status, *_ in unfinished if status == "running"), None)
+    return running, [run_id for run_id, status, *_ in unfinished if status == "pending"]
 
 
 def _stop(connection: sqlite3.Connection, thread_id: str, found: Row, how: Stop) -> None:
-    run_id, status, turn = found
+    run_id, status, turn, start_after = found
     if status == "running":
         connection.execute(_MARK, (how, run_id))
         return
+    if start_after is not None:
+        turn = take_turn(connection, thread_id, run_id, turn)
     connection.execute(_END, (now(), run_id))
     data = {"thread_id": thread_id, "run_id": run_id, "status": "cancelled"}
     connection.execute(INSERT_EVENT, event_row(run_id, Event(run_id, 1, "run.cancelled", data)))

@@ -2,18 +2,34 @@
 # ruff: noqa: S101 - asserting is what a suite is for
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from agentflow_server.interfaces import Agent, AgentEvent, MessageCompleted, RunContext, TextDelta
-from agentflow_server.models import Content, JsonObject, Message, NewMessage, Principal, Role
+from agentflow_server.interfaces import (
+    Agent,
+    AgentAsked,
+    AgentEvent,
+    MessageCompleted,
+    RunContext,
+    TextDelta,
+)
+from agentflow_server.models import (
+    Content,
+    Interrupt,
+    JsonObject,
+    Message,
+    NewMessage,
+    Principal,
+    Role,
+)
 
 HOSTILE_CLAIMS: JsonObject = {
     "user_id": "mallory",
@@ -49,12 +65,22 @@ HOSTILE_CLAIMS: JsonObject = {
 """Claims whose names mean something to a server or to a framework."""
 
 
+@dataclass(slots=True)
+class _Run:
+    """The newest run of a thread, and what it waits for."""
+
+    context: RunContext
+    messages: Sequence[Message]
+    asked: Sequence[Interrupt] = ()
+
+
 class Conversation:
     """Drives one agent the way the server does: every turn is a run of its own on a thread."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self._history: dict[str, list[Message]] = {}
+        self._runs: dict[str, _Run] = {}
 
     def context(
         self,
@@ -101,16 +127,46 @@ class Conversation:
         history = self._history.setdefault(thread_id, [])
         history.append(question)
         messages = [question] if self.agent.remembers else list(history)
-        return self.agent.stream(self.context(thread_id, **caller), messages)
+        context = self.context(thread_id, **caller)
+        self._runs[thread_id] = _Run(copy.deepcopy(context), messages)
+        return self.agent.stream(context, messages)
 
     async def say(self, content: Content, thread_id: str, **caller: Any) -> Sequence[AgentEvent]:
         """All events of a turn. What the agent says becomes part of the history."""
-        async with aclosing(self.stream(content, thread_id, **caller)) as stream:
-            events: list[AgentEvent] = [event async for event in stream]
-        self._history[thread_id].extend(
-            self.message(said.content, thread_id, role=said.role, **said.metadata)
-            for said in completed(events)
-        )
+        return await self._hear(self.stream(content, thread_id, **caller), thread_id)
+
+    async def answer(self, thread_id: str, *values: Any) -> Sequence[AgentEvent]:
+        """Resume the newest run with a value for each of its questions."""
+        run = self._runs[thread_id]
+        asked = (question.interrupt_id for question in run.asked)
+        given = dict(zip(asked, values, strict=True))
+        run.context = replace(run.context, answers=[*run.context.answers, given], attempt=1)
+        return await self._go_on(thread_id)
+
+    async def retry(self, thread_id: str) -> Sequence[AgentEvent]:
+        """What follows when the server died while it executed the newest run."""
+        run = self._runs[thread_id]
+        run.context = replace(run.context, attempt=run.context.attempt + 1)
+        return await self._go_on(thread_id)
+
+    def run_id(self, thread_id: str) -> str:
+        """Of the newest run."""
+        return self._runs[thread_id].context.run_id
+
+    async def _go_on(self, thread_id: str) -> Sequence[AgentEvent]:
+        run = self._runs[thread_id]
+        stream = self.agent.stream(copy.deepcopy(run.context), run.messages)
+        return await self._hear(stream, thread_id)
+
+    async def _hear(self, stream: Any, thread_id: str) -> Sequence[AgentEvent]:
+        async with aclosing(stream) as heard:
+            events: list[AgentEvent] = [event async for event in heard]
+        self._runs[thread_id].asked = asked_in(events)
+        if not asked_in(events):
+            self._history[thread_id].extend(
+                self.message(said.content, thread_id, role=said.role, **said.metadata)
+                for said in completed(events)
+            )
         return events
 
     async def ask(self, content: Content, thread_id: str, **caller: Any) -> str:
@@ -123,6 +179,11 @@ def completed(events: Sequence[AgentEvent]) -> list[NewMessage]:
     return [event.message for event in events if isinstance(event, MessageCompleted)]
 
 
+def asked_in(events: Sequence[AgentEvent]) -> Sequence[Interrupt]:
+    """What the agent waits for."""
+    return events[-1].interrupts if events and isinstance(events[-1], AgentAsked) else ()
+
+
 class AgentSuite:
     """Subclass it, give it an agent that repeats what the user says, and run pytest:
 
@@ -130,6 +191,9 @@ class AgentSuite:
         @pytest.fixture
         def agent(self):
             return MyAgent()
+
+    With `asking_agent`, one that asks a question and then says the answer, it is tested that runs
+    wait for humans, too.
     """
 
     pytestmark = pytest.mark.anyio
@@ -141,6 +205,18 @@ class AgentSuite:
     @pytest.fixture
     def agent(self) -> Agent:
         raise NotImplementedError("override this fixture")
+
+    @pytest.fixture
+    def asking_agent(self) -> Agent | None:
+        return None
+
+    @pytest.fixture
+    async def interview(self, asking_agent: Agent | None) -> AsyncIterator[Conversation]:
+        if asking_agent is None:
+            pytest.skip("there is no asking_agent")
+        await asking_agent.open()
+        yield Conversation(asking_agent)
+        await asking_agent.close()
 
     @pytest.fixture
     async def conversation(self, agent: Agent) -> AsyncIterator[Conversation]:
@@ -217,3 +293,62 @@ class AgentSuite:
             await conversation.agent.forget("t1")
         await conversation.agent.forget("never-heard-of")
         assert "marmalade" not in await conversation.ask("bread", "t1")
+
+    async def test_a_run_may_be_undone_more_than_once(self, conversation: Conversation) -> None:
+        await conversation.say("marmalade", "t1")
+        for _ in range(2):
+            await conversation.agent.undo("t1", conversation.run_id("t1"))
+        await conversation.agent.undo("never-heard-of", "never-heard-of")
+        assert "bread" in await conversation.ask("bread", "t1")
+
+    async def test_a_run_that_has_stopped_is_settled(self, conversation: Conversation) -> None:
+        await conversation.say("marmalade", "t1")
+        async with asyncio.timeout(10):
+            await conversation.agent.settle(conversation.run_id("t1"))
+            await conversation.agent.settle("never-heard-of")
+
+    async def test_a_run_that_died_is_finished(self, conversation: Conversation) -> None:
+        async with aclosing(conversation.stream("marmalade", "t1")) as events:
+            await anext(events)
+        assert "marmalade" in str(completed(await conversation.retry("t1"))[-1].content)
+
+    async def test_a_question_ends_the_turn(self, interview: Conversation) -> None:
+        events = await interview.say("marmalade", "t1")
+        questions = asked_in(events)
+        assert questions
+        assert len({question.interrupt_id for question in questions}) == len(questions)
+        assert not any(isinstance(event, AgentAsked) for event in events[:-1])
+        assert json.dumps([question.model_dump() for question in questions], allow_nan=False)
+
+    async def test_a_run_goes_on_with_its_answer(self, interview: Conversation) -> None:
+        await interview.say("marmalade", "t1")
+        events = await interview.answer("t1", "with butter")
+        assert not asked_in(events)
+        assert "with butter" in str(completed(events)[-1].content)
+
+    async def test_an_answered_run_that_died_is_not_asked_again(
+        self, interview: Conversation
+    ) -> None:
+        await interview.say("marmalade", "t1")
+        await interview.answer("t1", "with butter")
+        if interview.agent.resumable:
+            events = await interview.retry("t1")
+            assert not asked_in(events)
+            assert "with butter" in str(completed(events)[-1].content)
+
+    async def test_runs_that_ask_at_the_same_time_get_their_own_answers(
+        self, interview: Conversation
+    ) -> None:
+        threads = [f"t{n}" for n in range(10)]
+        await asyncio.gather(*(interview.say("marmalade", thread) for thread in threads))
+        answers = await asyncio.gather(
+            *(interview.answer(thread, f"for-{thread}.") for thread in threads)
+        )
+        for thread, events in zip(threads, answers, strict=True):
+            assert f"for-{thread}." in str(completed(events)[-1].content)
+
+    async def test_who_does_not_answer_starts_another_turn(self, interview: Conversation) -> None:
+        await interview.say("marmalade", "t1")
+        assert asked_in(await interview.say("bread", "t1"))
+        events = await interview.answer("t1", "with butter")
+        assert "with butter" in str(completed(events)[-1].content)

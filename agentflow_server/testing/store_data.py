@@ -8,6 +8,7 @@ from agentflow_server.interfaces import Store
 from agentflow_server.models import (
     ActiveRun,
     Event,
+    Interrupt,
     Message,
     NewRun,
     RunError,
@@ -72,3 +73,35 @@ async def take_turn(store: Store, thread_id: str, question: str, reply: str) -> 
     """A whole turn of a free thread; returns what `finish_run` claimed."""
     active = await start(store, thread_id, question)
     return await store.finish_run(active, SUCCESS, [answer(active, reply)], [])
+
+
+def asking(*interrupt_ids: str) -> RunOutcome:
+    """The end of a run that has a question for each id."""
+    questions = [Interrupt(interrupt_id=one, value={"question": one}) for one in interrupt_ids]
+    return RunOutcome("interrupted", interrupts=questions)
+
+
+async def ask(store: Store, thread_id: str, *interrupt_ids: str) -> ActiveRun:
+    """A run on a free thread of Alice's that has ended with questions; the lease is an old one."""
+    active = await start(store, thread_id, "question")
+    await store.finish_run(active, asking(*interrupt_ids), [], events(active, 1))
+    return active
+
+
+async def list_contents(store: Store, thread_id: str) -> list[Any]:
+    page = await store.list_messages(ALICE, thread_id, limit=99)
+    return [message.content for message in page.data]
+
+
+async def look_at(store: Store, thread_id: str) -> Any:
+    """Everything there is to see of a thread of Alice's, to compare with later."""
+    runs = (await store.list_runs(ALICE, thread_id, limit=99)).data
+    return (
+        await store.get_thread(ALICE, thread_id),
+        runs,
+        [await store.get_run(ALICE, thread_id, run.run_id) for run in runs],
+        [await store.list_events(run.run_id, after=0, limit=99) for run in runs],
+        (await store.list_messages(ALICE, thread_id, limit=99)).data,
+        (await store.list_interrupts(ALICE, limit=99)).data,
+        await store.interrupted_runs(),
+    )

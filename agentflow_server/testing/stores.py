@@ -3,12 +3,18 @@
 import pytest
 
 from agentflow_server.interfaces import Store
+from agentflow_server.testing.store_control import ControlTests
+from agentflow_server.testing.store_delays import DelayTests
+from agentflow_server.testing.store_interrupts import InterruptTests
+from agentflow_server.testing.store_lines import LineTests
 from agentflow_server.testing.store_messages import MessageTests
 from agentflow_server.testing.store_runs import RunTests
 from agentflow_server.testing.store_threads import ThreadTests
 
 
-class StoreSuite(ThreadTests, RunTests, MessageTests):
+class StoreSuite(
+    ThreadTests, RunTests, ControlTests, LineTests, InterruptTests, DelayTests, MessageTests
+):
     """Subclass it, give it your store, opened and empty, and run pytest:
 
     class TestMyStore(StoreSuite):

@@ -46,15 +46,28 @@ class House:
 def open_house(tmp_path: Path) -> Callable[..., Any]:
     @asynccontextmanager
     async def opened(
-        function: Any, *, grace: float = 5, name: str = "a.db", rules: RunRules | None = None
+        function: Any,
+        *,
+        grace: float = 5,
+        name: str = "a.db",
+        rules: RunRules | None = None,
+        concurrency: int | None = None,
+        per_owner: int | None = None,
     ) -> AsyncIterator[House]:
         agent = function if hasattr(function, "stream") else FunctionAgent(function, name="agent")
         async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(SqliteStore(tmp_path / name))
+            store = await stack.enter_async_context(
+                SqliteStore(tmp_path / name, runs_per_owner=per_owner)
+            )
             bus = LocalEventBus()
             namer = await stack.enter_async_context(Namer(store))
+            if concurrency is not None or per_owner is not None:
+                rules = RunRules(takes_turns=True)
             worker = Worker(store, bus, {"agent": agent}, namer, rules)
-            engine = EmbeddedEngine(store, worker, grace=grace)
+            limited = concurrency is not None or per_owner is not None
+            engine = EmbeddedEngine(
+                store, worker, grace=grace, concurrency=concurrency, takes_turns=limited
+            )
             runner = Runner(store, bus, engine, {"agent": agent})
             await stack.enter_async_context(engine)
             yield House(store, bus, runner, worker)

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentflow_server.errors import InvalidRequest
-from agentflow_server.stores import sqlite_messages, sqlite_runs
+from agentflow_server.stores import (
+    sqlite_delays,
+    sqlite_messages,
+    sqlite_resuming,
+    sqlite_runs,
+    sqlite_stopping,
+)
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import to_datetime, to_microseconds, to_text
 from agentflow_server.stores.sqlite import SqliteStore
@@ -54,6 +60,16 @@ async def test_listing_threads_follows_an_index(
         (sqlite_runs.ALL_RUNNING, (), "runs USING INDEX runs_running"),
         (sqlite_runs.NEXT_PENDING, ("t", "t"), "runs_pending (thread_id=?)"),
         (sqlite_runs.WAITING, (), "runs_pending"),
+        (sqlite_runs.GET, ("r", "t", "alice"), "runs_pending (thread_id=? AND turn<?)"),
+        (sqlite_stopping.UNFINISHED, ("t", "t"), "runs_running (thread_id=?)"),
+        (sqlite_stopping.UNFINISHED, ("t", "t"), "runs_pending (thread_id=?)"),
+        (sqlite_stopping.SETTLE, (1, "t"), "runs_running (thread_id=?)"),
+        (sqlite_stopping.SETTLE, (1, "t"), "runs_pending (thread_id=?)"),
+        (sqlite_stopping.FORGET_TURN, ("t", 1), "PRIMARY KEY (thread_id=? AND turn=?)"),
+        (sqlite_resuming.PAGE, ("alice", 9, "r", 9), "threads_interrupted (owner=?)"),
+        (sqlite_delays.DUE, (9,), "runs_delayed (start_after<?)"),
+        (sqlite_delays.NEXT_DUE, (), "runs_delayed"),
+        (sqlite_delays.LAST_DELAYED, ("t", 9), "sqlite_autoindex_runs_2 (thread_id=? AND turn>?)"),
         (sqlite_runs.GET_THREAD, ("t", "alice"), "sqlite_autoindex_threads_1 (thread_id=?)"),
     ],
 )

@@ -12,4 +12,5 @@ ALTER TABLE threads ADD COLUMN interrupted_run TEXT;
 DROP INDEX runs_pending;
 CREATE INDEX runs_pending ON runs (thread_id, turn) WHERE status = 'pending' AND start_after IS NULL;
 CREATE INDEX runs_delayed ON runs (start_after) WHERE status = 'pending' AND start_after IS NOT NULL;
-CREATE INDEX threads_interrupted ON threads (owner, updated_at) WHERE interrupted_run IS NOT NULL;
+CREATE INDEX runs_running_of_owner ON runs (owner) WHERE status = 'running';
+CREATE INDEX threads_interrupted ON threads (owner) WHERE interrupted_run IS NOT NULL;
