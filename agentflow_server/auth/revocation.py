@@ -51,10 +51,12 @@ class Revocations:
         *,
         max_age: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._max_age = max_age
         self._clock = clock
+        self._wall_clock = wall_clock
         self._revoked = _Revoked()
         self._loaded_at = self._tried_at = -math.inf
         self._loading: asyncio.Task[None] | None = None
@@ -97,7 +99,7 @@ class Revocations:
     async def _load(self) -> None:
         self._tried_at = started = self._clock()
         try:
-            listed = await self._store.list_revocations(time.time())
+            listed = await self._store.list_revocations(self._wall_clock())
         except Exception:
             # Background work: `check` decides by the age of the list what becomes of it.
             log.exception("the list of revocations could not be read")

@@ -136,7 +136,7 @@ class Store(ABC):
         caller can `claim`, the run is claimed at once (status `running`, a lease, `active` set),
         else it is `pending`, in order of arrival. The first run fixes the thread's agent. On a
         busy thread `on_busy` "reject" raises ThreadBusy; "interrupt" and "rollback" do to every
-        unfinished run what `stop_run` does. A run with `start_after` is pending in any case.
+        unfinished run, but for delayed ones, what `stop_run` does. A run with `start_after` is pending in any case.
         Raises NotFound, WrongAgent, ThreadBusy, IdempotencyMismatch. A known idempotency key
         changes nothing and returns the run it made, `replayed` set.
         """

@@ -46,7 +46,7 @@ TYPOS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("config", "line"), TYPOS, ids=[line for _, line in TYPOS])
-def test_2_a_config_that_cannot_be_honoured_never_fails_open(config, line, write, refuse):
+def test_2_r6_r7_a_config_that_cannot_be_honoured_never_fails_open(config, line, write, refuse):
     refused = refuse(write({"doors.py": DOORS, "raising.py": RAISING}, **config))
     assert any(line in found for found in refused.lines), refused.lines
     assert refused.code == 2
@@ -77,7 +77,7 @@ FORGED = {
 }
 
 
-def test_3_nothing_a_client_sends_changes_who_he_is_in_the_graph(
+def test_3_r27_nothing_a_client_sends_changes_who_he_is_in_the_graph(
     write, start, token, new_thread, secret
 ):
     server = start(write({"agent.py": SHOWING_GRAPH}, auth="jwt"), JWT_SECRET_KEY=secret)
@@ -122,7 +122,7 @@ class Async(BaseAuth):
 
 
 @pytest.mark.parametrize("backend", ["Sync", "Async"])
-def test_4_a_slow_auth_backend_slows_only_those_who_ask_it(backend, write, start, gate):
+def test_4_r46_a_slow_auth_backend_slows_only_those_who_ask_it(backend, write, start, gate):
     auth = custom(f"doors:{backend}", timeout=60)
     server = start(write({"doors.py": SLOW_DOORS}, auth=auth), GATE=gate.port)
     client = server.client("key")
@@ -140,7 +140,7 @@ def test_4_a_slow_auth_backend_slows_only_those_who_ask_it(backend, write, start
         assert {answer.result().status_code for answer in waiting} == {200}
 
 
-def test_6_a_stranger_is_refused_before_his_megabyte_is_read(write, start, secret):
+def test_6_r34_a_stranger_is_refused_before_his_megabyte_is_read(write, start, secret):
     server = start(write({}, auth="jwt"), JWT_SECRET_KEY=secret)
     head = (
         f"POST /threads HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
@@ -152,7 +152,7 @@ def test_6_a_stranger_is_refused_before_his_megabyte_is_read(write, start, secre
     assert server.http.post("/threads", content="[" * 500_000).status_code == 401
 
 
-def test_6_a_megabyte_is_either_refused_or_a_message_like_any_other(
+def test_6_r35_a_megabyte_is_either_refused_or_a_message_like_any_other(
     write, start, new_thread, say, history
 ):
     server = start(write({}))
@@ -176,7 +176,7 @@ def app(messages, config):
 """
 
 
-def test_7_what_an_exception_says_and_what_a_token_claims_stays_inside(
+def test_7_r8_r38_what_an_exception_says_and_what_a_token_claims_stays_inside(
     write, start, token, new_thread, secret
 ):
     server = start(write({"agent.py": LEAKING}, auth="jwt"), JWT_SECRET_KEY=secret)

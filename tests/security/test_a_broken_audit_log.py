@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 
-def test_requests_go_on_while_the_audit_log_cannot_be_written(
+def test_r85_requests_go_on_while_the_audit_log_cannot_be_written(
     project: Callable[..., Path], serve: Callable[..., Any], agentflow: Callable[..., str]
 ) -> None:
     audit = {"sink": "file", "path": "logs/audit.log"}

@@ -31,6 +31,7 @@ class Attack:
     def __init__(self, url: str, api_key: str) -> None:
         self.client = httpx2.Client(base_url=url, timeout=60)
         self.requests = 0
+        self.answers: list[bytes] = []
         self.api_key = api_key
         half = len(api_key) // 2
         self.credentials = {
@@ -39,6 +40,8 @@ class Attack:
             "expired": token(exp=int(time.time()) - 600),
             "wrong signature": token("another secret that is long enough to sign with"),
             "hostile kid": token(headers={"kid": HOSTILE}),
+            "hostile user": token(user_id=HOSTILE, jti=HOSTILE),
+            "hostile sub": token(user_id=None, sub=HOSTILE),
             "unsigned": jwt.encode({"user_id": "alice"}, None, algorithm="none"),  # type: ignore[arg-type]
             "cut off": token(jti="cut")[:-7],
             "four segments": token(jti="four") + "." + "x" * 40,
@@ -51,7 +54,9 @@ class Attack:
 
     def send(self, method: str, url: str, **options: Any) -> httpx2.Response:
         self.requests += 1
-        return self.client.request(method, url, **options)
+        answer = self.client.request(method, url, **options)
+        self.answers += [answer.content, str(answer.headers.multi_items()).encode()]
+        return answer
 
     def run(self) -> None:
         good = self.credentials["good"]
@@ -62,6 +67,9 @@ class Attack:
         self.send("GET", "/threads", headers={"Authorization": f"Basic {basic}"})
         self.send("POST", f"/token?grant_type=password&password={PASSWORD}")
         self.send("POST", "/token", data={"username": "alice", "password": PASSWORD})
+        for path in (f"/threads/{quote(HOSTILE)}", f"/{quote(HOSTILE)}", f"/ping/{quote(HOSTILE)}"):
+            for headers in ({}, {"Authorization": f"Bearer {good}"}):
+                assert self.send("GET", path, headers=headers).status_code in {401, 404}
         self._talk(good)
 
     def _present(self, credential: str) -> None:
@@ -154,7 +162,7 @@ def contents(folder: Path, output: bytes) -> dict[str, bytes]:
     ("sink", "options"),
     [("file", ()), ("database", ("--json-logs",)), ("stdout", ("--json-logs",))],
 )
-def test_no_secret_is_written_down(
+def test_r8_r81_r82_r83_no_secret_is_written_down(
     project: Callable[..., Path],
     serve: Callable[..., Any],
     agentflow: Callable[..., str],
@@ -172,7 +180,7 @@ def test_no_secret_is_written_down(
     attack.client.close()
     assert server.stop() == 0
     places = contents(folder, b"\n".join(server.lines))
-    assert leaks(places, attack.secrets) == []
+    assert leaks({**places, "the answers": b"\n".join(attack.answers)}, attack.secrets) == []
     # What was said is in the database, where it belongs, and nowhere else.
     logs = {name: text for name, text in places.items() if ".db" not in name}
     assert leaks(logs, {"prompt": PROMPT}) == []
@@ -188,7 +196,9 @@ def check_lines(lines: Sequence[bytes], requests: int) -> None:
     """Nobody can write a line of his own, or make a terminal obey him."""
     text = [line.decode("utf-8") for line in lines]
     assert [line for line in text if any(c in line for c in "\r\x1b\u202e\u2028\0")] == []
-    assert sum("request_id" in line or " ms 127.0.0.1" in line for line in text) >= requests
+    accesses = [line for line in text if '"agentflow_server.access"' in line or " ms 127." in line]
+    # Three more were no HTTP; one of them, of a version that is none, may have been understood.
+    assert requests <= len(accesses) <= requests + 3
 
 
 def check_audit(events: Sequence[dict[str, Any]]) -> None:
