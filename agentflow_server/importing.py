@@ -9,6 +9,18 @@ from agentflow_server.errors import ConfigError
 
 _PATH = re.compile(r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
+_EXTRAS = {
+    "langgraph": "langgraph",
+    "langchain_core": "langgraph",
+    "tenxgraph": "tenxgraph",
+    "agentflow": "tenxgraph",
+    "injectq": "tenxgraph",
+    "pyotp": "mfa",
+    "sqlalchemy": "database",
+    "firebase_admin": "firebase",
+}
+"""Which extra of ours brings a top-level module that users' code imports."""
+
 
 def load(path: str, *, setting: str) -> Any:
     """The object that `path` ("package.module:attribute") names.
@@ -38,6 +50,11 @@ def load(path: str, *, setting: str) -> Any:
             )
         found = getattr(found, name)
     return found
+
+
+def find_extra(module: str | None) -> str | None:
+    """What brings a module that is missing: `pip install 'agentflow-server[…]'`."""
+    return _EXTRAS.get((module or "").partition(".")[0])
 
 
 def count_positional(function: Any) -> int:

@@ -1,21 +1,20 @@
 """The audit log in a file: appended under a lock, synced to the disk with every batch.
 
 The file is opened anew for each batch, so it may be renamed away at any time (logrotate, with or
-without `copytruncate`): the next file goes on with the hash of the last line. The server and
-operators' commands may write to it side by side.
+without `copytruncate`): the next file goes on with the hash of the last line, whoever begins it.
+The server and operators' commands may write to it side by side.
 """
 
 import errno
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agentflow_server.audit.chain import START, Chain, Link, find_link
+from agentflow_server.audit.bookmark import Bookmark, Mark, open_bookmark
+from agentflow_server.audit.chain import Chain, Link, find_link
 from agentflow_server.daemon_threads import DaemonThreads
 from agentflow_server.errors import ConfigError
 from agentflow_server.models import AuditEvent
@@ -25,22 +24,12 @@ log = logging.getLogger(__name__)
 _BLOCK = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """How the file was when this process left it, and what its last line was."""
-
-    inode: int
-    size: int
-    link: Link
-
-
 class AuditFile:
     """Appends to `path`; made readable to its owner alone."""
 
     def __init__(self, path: Path, chain: Chain) -> None:
         self._path = path
         self._chain = chain
-        self._left = _Left(-1, -1, START)
         self._threads = DaemonThreads(1)
 
     async def open(self) -> None:
@@ -54,11 +43,14 @@ class AuditFile:
     def _check(self) -> None:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _locked(self._path) as file:
-                link = self._find_link(file)
+            with open_bookmark(self._path) as bookmark, _opened(self._path) as file:
+                link = self._find_link(file, bookmark.read())
+                if link is not None:
+                    bookmark.write(_mark(file, link))
         except OSError as exc:
             raise ConfigError(
-                f"observability.audit.path: {self._path} cannot be written: {exc.strerror}"
+                f"observability.audit.path: {exc.filename or self._path} cannot be written: "
+                f"{exc.strerror}"
             ) from exc
         if link is None:
             raise ConfigError(
@@ -66,8 +58,8 @@ class AuditFile:
             )
 
     def _append(self, events: Sequence[AuditEvent]) -> None:
-        with _locked(self._path) as file:
-            link = self._find_link(file)
+        with open_bookmark(self._path) as bookmark, _opened(self._path) as file:
+            link = self._find_link(file, bookmark.read())
             if link is None:
                 raise OSError(errno.EINVAL, "not an audit log", str(self._path))
             if cut := _cut_incomplete_line(file):
@@ -77,19 +69,42 @@ class AuditFile:
                 events = [repair, *events]
             lines, link = self._chain.extend(link, events)
             _write(file, "".join(f"{line}\n" for line in lines).encode())
-            status = os.fstat(file)
-            self._left = _Left(status.st_ino, status.st_size, link)
+            self._leave(bookmark, _mark(file, link))
 
-    def _find_link(self, file: int) -> Link | None:
+    def _leave(self, bookmark: Bookmark, mark: Mark) -> None:
+        try:
+            bookmark.write(mark)
+        except OSError:
+            # The lines are written; if this were passed on, they would be written again.
+            log.exception("%s: the end of the chain could not be noted", self._path)
+
+    def _find_link(self, file: int, mark: Mark) -> Link | None:
         """None when there are lines, and none is of ours."""
         status = os.fstat(file)
-        if not status.st_size or (status.st_ino, status.st_size) == (
-            self._left.inode,
-            self._left.size,
-        ):
-            return self._left.link
-        newest_first = (line.decode("utf-8", "replace") for line in read_backwards(file))
-        return find_link(newest_first)
+        if (status.st_ino, status.st_size) == (mark.inode, mark.size):
+            return mark.link
+        if status.st_size:
+            return _find_last(file)
+        return self._find_in_renamed(mark) or mark.link
+
+    def _find_in_renamed(self, mark: Mark) -> Link | None:
+        """What a writer that died before it could leave its mark has still written, if anything."""
+        for path in self._path.parent.iterdir():
+            with suppress(OSError):
+                status = path.lstat()
+                if status.st_ino == mark.inode and status.st_size > mark.size:
+                    with path.open("rb") as file:
+                        return _find_last(file.fileno())
+        return None
+
+
+def _mark(file: int, link: Link) -> Mark:
+    status = os.fstat(file)
+    return Mark(status.st_ino, status.st_size, link)
+
+
+def _find_last(file: int) -> Link | None:
+    return find_link(line.decode("utf-8", "replace") for line in read_backwards(file))
 
 
 def read_backwards(file: int, *, end: int | None = None) -> Iterator[bytes]:
@@ -139,23 +154,9 @@ def _write(file: int, data: bytes) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _opened(path: Path) -> Iterator[int]:
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _lock(file)
         yield file
     finally:
         os.close(file)
-
-
-if sys.platform == "win32":  # pragma: no cover – nothing like flock there: that no command of an
-    # operator writes while the server does is left to him.
-
-    def _lock(file: int) -> None: ...
-
-else:
-    import fcntl
-
-    def _lock(file: int) -> None:
-        """Waits; held until the file is closed, also by the death of the process."""
-        fcntl.flock(file, fcntl.LOCK_EX)

@@ -6,13 +6,10 @@ from typing import Any
 
 from agentflow_server.auth.alias import accepted_bases, install_alias
 from agentflow_server.errors import ConfigError
-from agentflow_server.importing import is_async_callable, load
+from agentflow_server.importing import find_extra, is_async_callable, load
 from agentflow_server.interfaces import BaseAuth
 
 SETTING = "auth.path"
-
-_EXTRAS = {"pyotp": "mfa", "sqlalchemy": "database", "firebase_admin": "firebase"}
-"""Which extra brings what the ready-made backends import."""
 
 
 def load_backend(path: str, options: Mapping[str, Any]) -> BaseAuth:
@@ -60,15 +57,29 @@ def find_recogniser(backend: BaseAuth) -> Callable[[str], object] | None:
     recognise: Callable[[str], object] | None = getattr(backend, "recognises", None)
     if recognise is None:
         return None
-    try:
-        fits = _accepts(inspect.signature(recognise), 1)
-    except (TypeError, ValueError):
-        fits = False
-    if not fits or is_async_callable(recognise):
+    if not _can_be_called(recognise, 1) or is_async_callable(recognise):
         raise ConfigError(
             f"{SETTING}: recognises must be a plain method that takes the credential alone"
         )
     return recognise
+
+
+def find_closer(backend: BaseAuth) -> Callable[[], Any] | None:
+    """The backend's own `close()`, if it has one. Raises ConfigError."""
+    close: Callable[[], Any] | None = getattr(backend, "close", None)
+    if close is None:
+        return None
+    if not _can_be_called(close, 0):
+        raise ConfigError(f"{SETTING}: close must be a method without arguments")
+    return close
+
+
+def _can_be_called(found: Any, count: int) -> bool:
+    """With so many positional arguments."""
+    try:
+        return _accepts(inspect.signature(found), count)
+    except (TypeError, ValueError):
+        return False
 
 
 def _accepts(signature: inspect.Signature, count: int) -> bool:
@@ -85,7 +96,7 @@ def _import(path: str) -> Any:
     except ConfigError:
         raise
     except ModuleNotFoundError as exc:
-        extra = _EXTRAS.get((exc.name or "").partition(".")[0])
+        extra = find_extra(exc.name)
         if extra is None:
             raise ConfigError(f"{SETTING}: importing {path!r} failed: {_one_line(exc)}") from exc
         raise ConfigError(

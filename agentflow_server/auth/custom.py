@@ -12,9 +12,9 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
 
-from agentflow_server.auth.backend import find_recogniser, takes_request
+from agentflow_server.auth.backend import find_closer, find_recogniser, takes_request
 from agentflow_server.auth.claims import read_principal
-from agentflow_server.auth.redaction import describe_failure, redact
+from agentflow_server.auth.redaction import log_failure, redact
 from agentflow_server.daemon_threads import DaemonThreads
 from agentflow_server.errors import AuthUnavailable, NotAuthenticated
 from agentflow_server.importing import is_async_callable
@@ -54,6 +54,8 @@ class CustomAuth(Authenticator):
         self._takes_request = takes_request(backend.authenticate)
         self._is_async = is_async_callable(backend.authenticate)
         self._recognise = find_recogniser(backend)
+        self._close = find_closer(backend)
+        self._close_is_async = is_async_callable(self._close)
         self._timeout = timeout
         self._threads = DaemonThreads(threads)
         self._reserved = reserved
@@ -72,8 +74,19 @@ class CustomAuth(Authenticator):
             return bool(self._recognise(sent))
         except Exception as exc:  # noqa: BLE001 - it is logged and raised below
             # The user's own code, as in `_ask`.
-            log.error("%s.recognises failed\n%s", self._name, describe_failure(exc, sent))  # noqa: TRY400
+            log_failure(log, "%s.recognises failed", self._name, exc, sent)
             raise AuthUnavailable(reason="backend_failed") from None
+
+    async def close(self) -> None:
+        """Lets the backend give back what it holds; its failure does not keep the server up."""
+        if self._close is None:
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await (self._close() if self._close_is_async else self._threads.run(self._close))
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - it is logged below
+            # The user's own code, as in `_ask`; there is nothing left that could depend on it.
+            log_failure(log, "%s.close failed", self._name, exc, None)
 
     async def authenticate(
         self,
@@ -116,8 +129,7 @@ class CustomAuth(Authenticator):
                 log.error("%s: no answer within %s s", self._name, self._timeout)  # noqa: TRY400
                 raise AuthUnavailable(reason="backend_timeout") from None
             sent = credential.credentials if credential else None
-            # Not log.exception: the traceback may show the credential.
-            log.error("%s failed\n%s", self._name, describe_failure(exc, sent))  # noqa: TRY400
+            log_failure(log, "%s failed", self._name, exc, sent)
             raise AuthUnavailable(reason="backend_failed") from None
 
     def _judge(self, answer: Any, credential: HTTPAuthorizationCredentials | None) -> Principal:

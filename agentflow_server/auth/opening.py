@@ -7,7 +7,7 @@ from pathlib import Path
 from agentflow_server.auth.anonymous import NoAuth
 from agentflow_server.auth.any_of import AnyOf
 from agentflow_server.auth.api_key import ApiKeyAuth
-from agentflow_server.auth.backend import load_backend
+from agentflow_server.auth.backend import find_recogniser, load_backend
 from agentflow_server.auth.claim_rules import ClaimRules
 from agentflow_server.auth.custom import CustomAuth
 from agentflow_server.auth.fetching import Fetcher
@@ -29,6 +29,7 @@ from agentflow_server.config import (
     KeyConfig,
     NoAuthConfig,
     StaticKeys,
+    find_issuer,
 )
 from agentflow_server.errors import ConfigError
 from agentflow_server.interfaces import Authenticator, CredentialStore
@@ -82,9 +83,18 @@ def _open_method(
         case ApiKeyConfig():
             return ApiKeyAuth(credentials, header=config.header)
         case CustomAuthConfig():
-            backend = load_backend(config.path, config.options)
-            foreign = _foreign_namespaces(None, configs)
-            return CustomAuth(backend, timeout=config.timeout, reserved=foreign)
+            return _open_custom(config, configs)
+
+
+def _open_custom(config: CustomAuthConfig, configs: Sequence[AuthConfig]) -> CustomAuth:
+    backend = load_backend(config.path, config.options)
+    if config is not configs[-1] and find_recogniser(backend) is None:
+        raise ConfigError(
+            f"auth[{configs.index(config)}]: {config.path!r} takes every bearer token, so those after "
+            "it are never asked: write it last, or give it a method `recognises(self, credential)`"
+        )
+    foreign = _foreign_namespaces(None, configs)
+    return CustomAuth(backend, timeout=config.timeout, reserved=foreign)
 
 
 def _open_keys(config: JwtConfig) -> KeySource:
@@ -171,25 +181,17 @@ def _make_rules(
 
 def _find_namespace(config: AuthConfig, configs: Sequence[AuthConfig]) -> str:
     """What comes before the user ids of one method: nothing where they can stand alone."""
-    issuer = _find_issuer(config)
-    is_only = sum(_find_issuer(other) is not None for other in configs) == 1
-    if issuer is None or is_only or _is_primary(config):
+    issuer = find_issuer(config)
+    issuers = {find_issuer(other) for other in configs} - {None}
+    # A person is the same whether his token is verified here or asked about at his issuer.
+    primary = {find_issuer(other) for other in configs if _is_primary(other)}
+    if issuer is None or len(issuers) == 1 or issuer in primary:
         return ""
     return f"{issuer}|"
 
 
 def _is_primary(config: AuthConfig) -> bool:
     return isinstance(config, JwtConfig | IntrospectionConfig) and config.primary
-
-
-def _find_issuer(config: AuthConfig) -> str | None:
-    """Who vouches for the users; None when it is this server itself."""
-    match config:
-        case JwtConfig():
-            return config.issuer
-        case IntrospectionConfig():
-            return config.issuer or config.url
-    return None
 
 
 def _foreign_namespaces(

@@ -1,5 +1,6 @@
 """The traceback of a user's backend, without the credential it was looking at."""
 
+import logging
 import re
 import traceback
 from urllib.parse import quote
@@ -8,9 +9,19 @@ from urllib.parse import quote
 _SHORTEST = 4
 
 
-def describe_failure(error: BaseException, credential: str | None) -> str:
-    """The formatted traceback with its causes, safe to log."""
-    return redact("".join(traceback.format_exception(error)), credential)
+def log_failure(
+    log: logging.Logger, text: str, name: str, error: BaseException, credential: str | None
+) -> None:
+    """As `log.exception(text, name)`, with a traceback that does not show the credential.
+
+    A formatter finds the traceback where it would have left its own: readable in a human's log,
+    in one line among JSON. The error itself is not handed on, because it may hold the credential.
+    """
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (name,), None)
+    lines = "".join(traceback.format_exception(error))
+    record.exc_text = redact(lines, credential).rstrip("\n")
+    if log.isEnabledFor(record.levelno):
+        log.handle(record)
 
 
 def redact(text: str, credential: str | None) -> str:

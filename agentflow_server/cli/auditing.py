@@ -11,13 +11,12 @@ import typer
 from agentflow_server.audit import KEY_VARIABLE, open_audit, open_chain
 from agentflow_server.audit.reading import AuditReader, FileReader, TableReader
 from agentflow_server.audit.verifying import Verification
+from agentflow_server.cli.database import Database, open_database
 from agentflow_server.cli.failures import explained
 from agentflow_server.cli.logs import escape, set_up_logs
 from agentflow_server.config import Config, load_config
 from agentflow_server.errors import ConfigError
 from agentflow_server.models import AuditEvent
-from agentflow_server.stores.sqlite import SqliteStore
-from agentflow_server.stores.sqlite_audit import SqliteAuditTable
 
 DAMAGED = 1
 _SHOWN = 50
@@ -82,8 +81,8 @@ async def _open_configured(config: Config) -> AsyncIterator[AuditReader]:
         with ExitStack() as closing:
             yield FileReader(config.folder / str(audit.path), closing)
     elif audit.sink == "database":
-        async with SqliteStore(config.database_path, exclusive=False) as store:
-            yield await TableReader.make(SqliteAuditTable(store))
+        async with open_database(config) as database:
+            yield await TableReader.make(database.audit)
     else:
         raise ConfigError(
             f'observability.audit: the sink is "{audit.sink}", so there is no log to read here'
@@ -134,7 +133,7 @@ def _print(lines: Iterable[str]) -> None:
         typer.echo(escape(line))
 
 
-async def record_act(config: Config, store: SqliteStore, event: AuditEvent) -> None:
+async def record_act(config: Config, database: Database, event: AuditEvent) -> None:
     """Write down what an operator did with a command, where the server writes too.
 
     Not on the standard output, which belongs to the command's own result. Raises ConfigError.
@@ -142,7 +141,7 @@ async def record_act(config: Config, store: SqliteStore, event: AuditEvent) -> N
     audit = config.observability.audit
     if audit.sink == "stdout":
         return
-    log = open_audit(audit, folder=config.folder, table=SqliteAuditTable(store))
+    log = open_audit(audit, folder=config.folder, table=database.audit)
     await log.open()
     log.record(event)
     await log.close()

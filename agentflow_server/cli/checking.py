@@ -9,9 +9,15 @@ import anyio
 import typer
 
 from agentflow_server.cli.banner import align, summarise
-from agentflow_server.cli.failures import explained, load_app
+from agentflow_server.cli.failures import explained, load_app, naming_the_file
 from agentflow_server.cli.logs import set_up_logs
-from agentflow_server.config import effective, exposure_problems, load_config, read_config
+from agentflow_server.config import (
+    effective,
+    exposure_problems,
+    load_config,
+    read_config,
+    unknown_variables,
+)
 from agentflow_server.errors import ConfigError, DatabaseInUse
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ def check_everything(path: Path | None, *, overrides: Overrides) -> None:
             raise ConfigError(*errors)
         app = load_app(config)
         database = _check_database(app)
-        for warning in warnings:
+        for warning in (*warnings, *unknown_variables(config)):
             typer.secho(warning, err=True, fg=typer.colors.YELLOW)
         typer.echo(f"{align({'Config': str(config.path), **summarise(config)})}\n")
         typer.secho(f"Everything loads; {database}.", fg=typer.colors.GREEN)
@@ -38,7 +44,8 @@ def check_everything(path: Path | None, *, overrides: Overrides) -> None:
 
 def _check_database(app: "AgentflowApp") -> str:
     try:
-        anyio.run(app.verify)
+        with naming_the_file(app.config):
+            anyio.run(app.verify)
     except DatabaseInUse:
         return "the database is in use by a running server, so it was not opened"
     return "the database opens"

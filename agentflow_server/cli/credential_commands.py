@@ -91,7 +91,7 @@ def revoke(
     config: ConfigFile = None,
     database: Database = None,
 ) -> None:
-    """Refuse a token, or all of a user's, within a minute and on every server."""
+    """Refuse a token, or all of a user's: within 60 seconds where a server runs."""
     from agentflow_server.cli.revoking import revoke_credentials  # noqa: PLC0415
 
     revoke_credentials(

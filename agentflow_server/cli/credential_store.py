@@ -9,12 +9,12 @@ import anyio
 import typer
 
 from agentflow_server.cli.auditing import record_act
+from agentflow_server.cli.database import open_database
 from agentflow_server.cli.failures import explained
 from agentflow_server.cli.logs import escape, set_up_logs
 from agentflow_server.config import load_config
 from agentflow_server.interfaces import CredentialStore
 from agentflow_server.models import AuditEvent
-from agentflow_server.stores.sqlite import SqliteStore
 
 T = TypeVar("T")
 
@@ -37,11 +37,11 @@ def use_credentials(
         loaded = load_config(config, overrides={"database": database})
 
         async def open_and_use() -> T:
-            async with SqliteStore(loaded.database_path, exclusive=False) as store:
-                done = await use(store)
+            async with open_database(loaded) as opened:
+                done = await use(opened.credentials)
                 if act is not None and done is not False:
                     event = AuditEvent(time.time(), act, "success", details=details or {})
-                    await record_act(loaded, store, event)
+                    await record_act(loaded, opened, event)
                 return done
 
         return anyio.run(open_and_use)

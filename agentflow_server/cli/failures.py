@@ -1,5 +1,6 @@
 """What goes wrong at start-up, in lines that say what to do."""
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import typer
 
 from agentflow_server.cli.logs import escape
 from agentflow_server.config import Config
+from agentflow_server.config.models import ConfigFile
 from agentflow_server.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 CANNOT_LISTEN = 1
 BAD_CONFIG = 2
 
+_KEY = re.compile("[a-z_]+(?=[ .:[])")
 _OWN_FOLDER = str(Path(__file__).parents[1])
 
 
@@ -42,13 +45,34 @@ def explained() -> Iterator[None]:
         fail(f"database: {exc}")
 
 
+@contextmanager
+def naming_the_file(config: Config) -> Iterator[None]:
+    """What is found while loading and opening begins with the file, as what its reading finds."""
+    try:
+        yield
+    except ConfigError as exc:
+        name = config.path.name
+        exc.problems = [
+            f"{name}: {problem}" if _is_about_the_file(problem) else problem
+            for problem in exc.problems
+        ]
+        raise
+
+
+def _is_about_the_file(problem: str) -> bool:
+    """It begins with a key of the file: `auth.path: …`, `agent 'react': …`."""
+    key = _KEY.match(problem)
+    return key is not None and key[0] in ConfigFile.model_fields
+
+
 def load_app(config: Config) -> "AgentflowApp":
     """Build the application. Raises ConfigError; leaves when the user's own code raises."""
     # Imported here because `token` and `show` do without the web framework.
     from agentflow_server.app import create_app  # noqa: PLC0415
 
     try:
-        return create_app(config)
+        with naming_the_file(config):
+            return create_app(config)
     except ConfigError:
         raise
     except (Exception, SystemExit) as exc:

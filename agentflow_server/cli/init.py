@@ -22,6 +22,7 @@ _EXTRAS = {"firebase", "database", "mfa"}
 _BUILT_IN = {"none", "jwt"}
 _HEADER = ' \\\n  -H "Authorization: Bearer $TOKEN"'
 _TEMPLATES = files("agentflow_server") / "templates"
+_SCHEMA = files("agentflow_server") / "config" / "agentflow.schema.json"
 
 
 def init(
@@ -56,6 +57,7 @@ def build_project(auth: Auth, *, name: str, key: str) -> dict[str, str]:
         "agentflow.json": _fill(
             "common/agentflow.json", auth=_fill(f"auth/{auth}/auth.json").rstrip()
         ),
+        "agentflow.schema.json": _SCHEMA.read_text("utf-8"),
         "graph/__init__.py": "",
         "graph/react.py": _read("common/react.py"),
         ".env": _fill(f"auth/{auth}/env", **fresh),

@@ -44,8 +44,7 @@ class HumanFormatter(logging.Formatter):
             level = f"\x1b[{_COLOURS.get(record.levelname, 0)}m{level}\x1b[0m"
             time = f"\x1b[2m{time}\x1b[0m"
         lines = [f"{time} {level} {escape(record.getMessage().rstrip())}"]
-        if record.exc_info:
-            lines += map(escape, self.formatException(record.exc_info).splitlines())
+        lines += map(escape, _find_traceback(self, record).splitlines())
         return "\n".join(lines)
 
 
@@ -60,9 +59,16 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         fields.update({k: v for k, v in vars(record).items() if k not in _STANDARD | {*fields}})
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+        if found := _find_traceback(self, record):
+            fields["exception"] = found
         return json.dumps(fields, default=str)
+
+
+def _find_traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """As the standard library's formatter has it: `exc_text`, if it is there, comes first."""
+    if record.exc_text is None and record.exc_info:
+        return formatter.formatException(record.exc_info)
+    return record.exc_text or ""
 
 
 def set_up_logs(level: str, *, as_json: bool = False, stream: TextIO | None = None) -> None:

@@ -14,9 +14,11 @@ from agentflow_server.cli.credential_commands import api_keys, revoke
 from agentflow_server.cli.init import init
 from agentflow_server.cli.options import ConfigFile, Database
 from agentflow_server.cli.token_commands import token
+from agentflow_server.cli.usage import Commands
 
 app = typer.Typer(
     name="agentflow",
+    cls=Commands,
     help="Serve the agent that agentflow.json names.",
     no_args_is_help=True,
     add_completion=False,

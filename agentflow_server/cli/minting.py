@@ -10,6 +10,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from agentflow_server.auth.claims import read_user_id
 from agentflow_server.auth.keys import SECRET_BYTES, VerifyingKey, load_key
 from agentflow_server.cli.durations import parse_duration
 from agentflow_server.cli.failures import explained
@@ -59,6 +60,10 @@ def make_payload(
     auth: JwtConfig, *, user_id: str, claims: Sequence[str], expires: str
 ) -> dict[str, Any]:
     """Raises ConfigError. A claim given by name replaces what is set here, `exp` too."""
+    try:
+        read_user_id(user_id)
+    except ValueError as exc:
+        raise ConfigError(f"--user-id: {exc}") from None
     now, lifetime = int(time.time()), parse_duration(expires, option="--expires")
     if auth.max_lifetime is not None and lifetime > auth.max_lifetime:
         raise ConfigError(f"--expires: max_lifetime allows at most {auth.max_lifetime:g}s")

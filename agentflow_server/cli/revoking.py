@@ -41,7 +41,7 @@ def revoke_credentials(
         details={name: value for name, value in named.items() if value is not None},
     )
     tell(
-        "Revoked: refused from now on, by a server that runs within a minute.",
+        "Revoked: refused within 60 seconds by a server that runs, and at once by one that starts.",
         *([f"API keys revoked for ever: {keys}"] if keys else []),
     )
 

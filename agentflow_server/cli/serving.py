@@ -21,10 +21,16 @@ from uvicorn.supervisors import ChangeReload
 
 from agentflow_server.cli.banner import addresses, print_banner, summarise
 from agentflow_server.cli.bounded_http import BoundedHttp
-from agentflow_server.cli.failures import explained, load_app
+from agentflow_server.cli.failures import explained, load_app, naming_the_file
 from agentflow_server.cli.listening import bind, url_of
 from agentflow_server.cli.logs import set_up_logs
-from agentflow_server.config import Config, exposure_problems, load_config, read_config
+from agentflow_server.config import (
+    Config,
+    exposure_problems,
+    load_config,
+    read_config,
+    unknown_variables,
+)
 from agentflow_server.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +65,7 @@ class Serving:
         errors, warnings = exposure_problems(config, config.host)
         if errors:
             raise ConfigError(*errors)
-        for warning in warnings:
+        for warning in (*warnings, *unknown_variables(config)):
             log.warning("%s", warning)
         self._check_certificate()
 
@@ -122,7 +128,8 @@ class _Server(uvicorn.Server):
         self._opened = AsyncExitStack()
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        await self._opened.enter_async_context(self._app.router.lifespan_context(self._app))
+        with naming_the_file(self._app.config):
+            await self._opened.enter_async_context(self._app.router.lifespan_context(self._app))
         await super().startup(sockets)
         _spare_the_collector()
         self._announce()

@@ -1,6 +1,7 @@
 """agentflow.json: read strictly, every problem explained in one line."""
 
 from agentflow_server.config.addresses import is_loopback
+from agentflow_server.config.environment import unknown_variables
 from agentflow_server.config.exposure import exposure_problems
 from agentflow_server.config.loading import load_config, read_config, use_folder
 from agentflow_server.config.methods import (
@@ -18,6 +19,7 @@ from agentflow_server.config.methods import (
     KeySource,
     NoAuthConfig,
     StaticKeys,
+    find_issuer,
 )
 from agentflow_server.config.models import Config
 from agentflow_server.config.sections import (
@@ -56,8 +58,10 @@ __all__ = [
     "StaticKeys",
     "effective",
     "exposure_problems",
+    "find_issuer",
     "is_loopback",
     "load_config",
     "read_config",
+    "unknown_variables",
     "use_folder",
 ]

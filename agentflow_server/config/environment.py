@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,10 +12,10 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from agentflow_server.config.explain import Problems
+from agentflow_server.config.explain import Problems, suggest
 from agentflow_server.config.fields import DatabaseUrl, Host, Text
 from agentflow_server.config.methods import Algorithm
-from agentflow_server.config.models import LogLevel
+from agentflow_server.config.models import Config, LogLevel
 from agentflow_server.config.reading import read_file
 from agentflow_server.errors import ConfigError
 
@@ -62,6 +63,26 @@ class JwtEnvironment(_Environment):
     algorithm: Algorithm | None = Field(default=None, validation_alias="JWT_ALGORITHM")
     issuer: Text | None = Field(default=None, validation_alias="JWT_ISSUER")
     audience: Text | None = Field(default=None, validation_alias="JWT_AUDIENCE")
+
+
+_PREFIX = "AGENTFLOW_"
+# The names that are not fields above: they are read where they are needed.
+_KNOWN = {"AGENTFLOW_CONFIG", "AGENTFLOW_AUDIT_KEY"}.union(
+    str(field.validation_alias) for field in ServerEnvironment.model_fields.values()
+)
+# Kubernetes tells every pod where a service is, here one that is called agentflow.
+_OF_A_SERVICE = re.compile("AGENTFLOW_(SERVICE_|PORT_[0-9])")
+
+
+def unknown_variables(config: Config) -> Sequence[str]:
+    """A warning for each that looks like one of ours, means nothing, and is not in the file."""
+    named = set(re.findall(r"\$\{(\w+)", read_file(config.path)))
+    known = [name.removeprefix(_PREFIX) for name in sorted(_KNOWN)]
+    return [
+        f"environment: {name}: unknown variable{suggest(name.removeprefix(_PREFIX), known, _PREFIX)}"
+        for name in sorted(os.environ.keys() - _KNOWN - named)
+        if name.startswith(_PREFIX) and not _OF_A_SERVICE.match(name)
+    ]
 
 
 def read_dotenv(path: Path, problems: Problems) -> dict[str, str]:

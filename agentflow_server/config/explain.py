@@ -103,13 +103,13 @@ def name_place(place: Place) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def suggest(word: str, known: Sequence[str]) -> str:
-    """` – did you mean "auth"?`, or nothing."""
+def suggest(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """` – did you mean "auth"?`, or nothing. `prefix` is what all of them begin with."""
     plain = {_plain(name): name for name in known}
     close = get_close_matches(_plain(word), plain, n=1, cutoff=0.6)
     other = _OTHER_NAMES.get(_plain(word))
     found = other if other in known else plain[close[0]] if close else None
-    return f' – did you mean "{found}"?' if found else ""
+    return f' – did you mean "{prefix}{found}"?' if found else ""
 
 
 def describe(value: Any, *, secret: bool = False) -> str:

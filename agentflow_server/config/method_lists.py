@@ -11,6 +11,7 @@ from agentflow_server.config.methods import (
     JwtSection,
     MethodSection,
     NoAuthConfig,
+    find_issuer,
 )
 
 
@@ -59,16 +60,16 @@ def check_issuers(places: Sequence[str], methods: Sequence[AuthConfig], problems
 def _check_primary(
     places: Sequence[str], methods: Sequence[AuthConfig], problems: Problems
 ) -> None:
-    primary: str | None = None
+    first: tuple[str, str | None] | None = None
     for place, method in zip(places, methods, strict=True):
         if not isinstance(method, JwtConfig | IntrospectionConfig) or not method.primary:
             continue
-        # Without an issuer the users are the server's own; an introspection has its address.
-        if isinstance(method, JwtConfig) and method.issuer is None:
+        issuer = find_issuer(method)
+        if issuer is None:
             problems.add(f"{place}.primary", "is for a method with an issuer")
-        if primary is not None:
-            problems.add(f"{place}.primary", f"{primary} is primary already")
-        primary = primary or place
+        first = first or (place, issuer)
+        if issuer != first[1]:
+            problems.add(f"{place}.primary", f"{first[0]} is primary already, of another issuer")
 
 
 def _surplus(places: Sequence[str], chosen: Sequence[bool]) -> Sequence[str]:

@@ -257,3 +257,13 @@ AuthSection = Annotated[
         'null, "none", "jwt", "api_key", an object like {"method": "jwt", …} or a list of methods',
     ),
 ]
+
+
+def find_issuer(method: AuthConfig) -> str | None:
+    """Who vouches for the users: an introspection's address if nobody else; None if that is us."""
+    match method:
+        case JwtConfig():
+            return method.issuer
+        case IntrospectionConfig():
+            return method.issuer or method.url
+    return None

@@ -18,6 +18,11 @@ class BaseAuth(ABC):
     The class is constructed once, at start-up, with `auth.options` as keyword arguments.
     `authenticate` may be `async`; a synchronous one runs in a worker thread, several at a time.
     It may also take three arguments: `(request, res, credential)`.
+
+    A class may have two more methods. `recognises(self, credential: str) -> bool`, never `async`
+    and quick: among several methods, whether this credential is its own to judge; False lets the
+    next method be asked, and a class that is not the last one needs it. `close(self)`, `async` or
+    not: called once, when the server stops.
     """
 
     credential_required: ClassVar[bool] = True

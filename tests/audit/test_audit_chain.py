@@ -81,7 +81,7 @@ def test_what_is_not_known_is_left_out(event: Callable[..., AuditEvent]) -> None
     "hostile",
     ["a\r\nb", "\x1b[31m", "a\0b", "\x7f\x85\x9b", "\u2028\u2029", "\u202eevil\u2066", "\ud800"],
 )
-def test_hostile_characters_come_out_escaped(
+def test_r83_hostile_characters_come_out_escaped(
     hostile: str, event: Callable[..., AuditEvent]
 ) -> None:
     (line,), _ = Chain().extend(START, [event(key_id=hostile, details={hostile: hostile})])
@@ -109,44 +109,46 @@ def test_whatever_is_recorded_verifies(texts: list[str], key: bytes | None) -> N
     assert find_link(reversed(lines)) == last
 
 
-def test_an_untouched_log_verifies(seal: Callable[..., list[str]]) -> None:
+def test_r84_an_untouched_log_verifies(seal: Callable[..., list[str]]) -> None:
     assert verify(seal(5)) == []
     assert verify(seal(5, key=KEY), key=KEY) == []
     assert verify([]) == []
 
 
-def test_an_edited_line_is_found(seal: Callable[..., list[str]]) -> None:
+def test_r84_an_edited_line_is_found(seal: Callable[..., list[str]]) -> None:
     lines = seal(5)
     lines[2] = lines[2].replace("user-3", "user-9")
     assert verify(lines) == ["3: seq 3: was changed, or written with another key"]
 
 
-def test_an_edited_line_with_a_new_hash_is_found(seal: Callable[..., list[str]]) -> None:
+def test_r84_an_edited_line_with_a_new_hash_is_found(seal: Callable[..., list[str]]) -> None:
     lines = seal(5)
     lines[2] = reseal(lines[2], user_id="user-9")
     (finding,) = verify(lines)
     assert finding.startswith("4: seq 4: does not continue the line before it")
 
 
-def test_a_dropped_line_is_found(seal: Callable[..., list[str]]) -> None:
+def test_r84_a_dropped_line_is_found(seal: Callable[..., list[str]]) -> None:
     lines = seal(6)
     assert verify(lines[:2] + lines[3:]) == ["3: seq 4: before it seq 3 is missing"]
     assert verify(lines[:1] + lines[4:]) == ["2: seq 5: before it 2–4 is missing"]
 
 
-def test_dropped_lines_with_new_numbers_are_found(seal: Callable[..., list[str]]) -> None:
+def test_r84_dropped_lines_with_new_numbers_are_found(seal: Callable[..., list[str]]) -> None:
     lines = seal(4)
     lines[1:] = [reseal(line, seq=seq) for seq, line in enumerate(lines[2:], start=2)]
     assert verify(lines)
 
 
-def test_a_dropped_beginning_is_found_unless_it_is_known(seal: Callable[..., list[str]]) -> None:
+def test_r84_a_dropped_beginning_is_found_unless_it_is_known(
+    seal: Callable[..., list[str]],
+) -> None:
     lines = seal(5)[2:]
     assert verify(lines) == ["1: seq 3: before it 1–2 is missing"]
     assert verify(lines, part=True) == []
 
 
-def test_reordered_lines_are_found(seal: Callable[..., list[str]]) -> None:
+def test_r84_reordered_lines_are_found(seal: Callable[..., list[str]]) -> None:
     lines = seal(5)
     lines[1], lines[2] = lines[2], lines[1]
     assert verify(lines) == [
@@ -155,7 +157,7 @@ def test_reordered_lines_are_found(seal: Callable[..., list[str]]) -> None:
     ]
 
 
-def test_a_line_that_is_there_twice_is_found(seal: Callable[..., list[str]]) -> None:
+def test_r84_a_line_that_is_there_twice_is_found(seal: Callable[..., list[str]]) -> None:
     lines = seal(3)
     assert verify([*lines, lines[1]]) == ["4: seq 2: is out of place, or there twice"]
 
@@ -174,7 +176,7 @@ def test_a_line_is_compared_byte_by_byte(addition: str, seal: Callable[..., list
     assert verify([seal(2)[0] + addition, seal(2)[1]]) != []
 
 
-def test_with_a_key_nobody_else_can_compute_the_chain_anew(
+def test_r84_with_a_key_nobody_else_can_compute_the_chain_anew(
     seal: Callable[..., list[str]],
 ) -> None:
     forged = Chain().extend(START, [AuditEvent(0.0, "authenticate", "success")])[0]

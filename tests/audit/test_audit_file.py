@@ -112,6 +112,84 @@ async def test_the_chain_goes_on_when_the_file_is_copied_and_emptied(
     assert len(lines_of(path)) == 1
 
 
+@pytest.mark.parametrize("writer", ["server", "command"])
+async def test_the_chain_goes_on_in_the_next_file_whoever_begins_it(
+    file: AuditFile, path: Path, event: Event, writer: str
+) -> None:
+    await file.append([event(), event()])
+    rotated = path.rename(path.with_suffix(".1"))
+    first, second = file, AuditFile(path, Chain())
+    if writer == "command":
+        first, second = second, first
+    await first.open()
+    await first.append([event()])
+    await second.append([event()])
+    assert [json.loads(line)["seq"] for line in lines_of(path)] == [3, 4]
+    assert damage(rotated, path) == []
+
+
+async def test_the_chain_goes_on_when_a_command_writes_to_the_emptied_file(
+    file: AuditFile, path: Path, event: Event
+) -> None:
+    await file.append([event(), event()])
+    copy = path.with_suffix(".1")
+    copy.write_bytes(path.read_bytes())
+    os.truncate(path, 0)
+    await AuditFile(path, Chain()).append([event()])
+    await file.append([event()])
+    assert damage(copy, path) == []
+    assert len(lines_of(path)) == 2
+
+
+async def test_the_chain_goes_on_when_a_writer_died_before_it_left_its_mark(
+    file: AuditFile, path: Path, event: Event
+) -> None:
+    await file.append([event()])
+    head = path.with_name(".audit.log.head")
+    before = head.read_bytes()
+    await file.append([event(), event()])
+    head.write_bytes(before)
+    rotated = path.rename(path.with_suffix(".1"))
+    await AuditFile(path, Chain()).append([event()])
+    assert damage(rotated, path) == []
+    assert [json.loads(line)["seq"] for line in lines_of(path)] == [4]
+
+
+async def test_without_its_mark_a_log_tells_itself_where_it_ends(
+    file: AuditFile, path: Path, event: Event
+) -> None:
+    head = path.with_name(".audit.log.head")
+    await file.append([event()])
+    for content in (b"", b"garbage\n" * 30):
+        head.write_bytes(content)
+        await file.append([event()])
+    head.unlink()
+    await file.open()
+    rotated = path.rename(path.with_suffix(".1"))
+    await file.append([event()])
+    assert damage(rotated, path) == []
+    assert stat.S_IMODE(head.stat().st_mode) == 0o600
+
+
+async def test_a_mark_that_cannot_be_written_makes_no_line_twice(
+    file: AuditFile,
+    path: Path,
+    event: Event,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        await file.append([event()])
+    assert "the end of the chain could not be noted" in caplog.text
+    await file.append([event()])
+    assert len(lines_of(path)) == 2
+    assert damage(path) == []
+
+
 async def test_a_line_that_a_crash_cut_off_is_removed_and_that_is_said(
     file: AuditFile, path: Path, event: Event, users: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -94,7 +94,7 @@ async def test_what_was_recorded_before_it_was_opened_is_kept(
     assert len(sink.events) == 1
 
 
-async def test_events_wait_while_the_sink_fails(
+async def test_r85_events_wait_while_the_sink_fails(
     sink: Memory, event: Event, within: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink.failing = True
@@ -133,7 +133,7 @@ async def test_a_failure_is_logged_once_a_minute(
     assert 2 <= len(caplog.records) <= 3
 
 
-async def test_events_that_found_no_place_are_counted_in_the_log_itself(
+async def test_r85_events_that_found_no_place_are_counted_in_the_log_itself(
     sink: Memory, event: Event, within: Any
 ) -> None:
     sink.free.clear()

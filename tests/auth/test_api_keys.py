@@ -142,7 +142,7 @@ def test_a_scope_that_no_token_could_carry_is_refused(scope: str) -> None:
         make(scopes=["fine", scope])
 
 
-async def test_a_good_key_is_its_users(desk: Desk) -> None:
+async def test_r61_a_good_key_is_its_users(desk: Desk) -> None:
     until = START + timedelta(days=90)
     text, key = await desk.make(scopes=["threads:read", "admin"], expires_at=until)
     assert await desk.ask(text) == Principal(

@@ -18,7 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from agentflow_server.auth.custom import CustomAuth
-from agentflow_server.errors import AuthUnavailable, NotAuthenticated
+from agentflow_server.errors import AuthUnavailable, ConfigError, NotAuthenticated
 from agentflow_server.interfaces import BaseAuth
 from agentflow_server.models import ANONYMOUS, Principal
 
@@ -69,7 +69,7 @@ async def test_the_dict_becomes_the_principal(kind: type[Saying]) -> None:
 
 
 @KINDS
-async def test_an_empty_dict_means_anonymous(kind: type[Saying]) -> None:
+async def test_r47_an_empty_dict_means_anonymous(kind: type[Saying]) -> None:
     principal = await ask(kind(lambda _: {}))
     assert principal.id == ANONYMOUS
     assert principal.is_anonymous
@@ -390,6 +390,60 @@ async def test_r45_a_failure_without_a_credential_is_logged_too(
     with pytest.raises(AuthUnavailable):
         await ask(CookieThatFails(), None)
     assert "OSError: no disk" in caplog.text
+
+
+class Closing(Saying):
+    """Notes how it was closed; `reaction` is what closing does."""
+
+    def __init__(self, reaction: Callable[[], Any] = list) -> None:
+        super().__init__(lambda _: {"user_id": "alice"})
+        self.reaction = reaction
+        self.closed: list[str] = []
+
+    def close(self) -> None:
+        self.closed.append(threading.current_thread().name)
+        self.reaction()
+
+
+class ClosingLater(Closing):
+    async def close(self) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        super().close()
+
+
+async def test_a_backend_is_closed_with_the_server() -> None:
+    plain, later = Closing(), ClosingLater()
+    for backend in (plain, later, Saying(fail)):
+        await CustomAuth(backend).close()
+    assert plain.closed == ["agentflow-call"], "a slow one holds up nobody"
+    assert later.closed == [threading.current_thread().name]
+
+
+@pytest.mark.parametrize("kind", [Closing, ClosingLater])
+async def test_a_backend_that_cannot_be_closed_keeps_nobody_from_stopping(
+    kind: type[Closing], caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("pool is gone")
+
+    await CustomAuth(kind(refuse)).close()
+    assert f"{kind.__name__}.close failed" in caplog.text
+    assert "RuntimeError: pool is gone" in caplog.text
+
+
+async def test_a_backend_that_hangs_when_closed_is_left_behind(
+    gate: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    await CustomAuth(Closing(gate.wait), timeout=0.05).close()
+    assert "Closing.close failed" in caplog.text
+
+
+@pytest.mark.parametrize("close", [7, lambda _: None])
+def test_r7_a_close_of_another_form_is_refused(close: Any) -> None:
+    backend = Saying(fail)
+    backend.close = close  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"^auth\.path: close must be"):
+        CustomAuth(backend)
 
 
 @pytest.fixture

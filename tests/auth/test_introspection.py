@@ -58,7 +58,7 @@ async def unavailable(ask: Ask, auth: Any, token: str = TOKEN) -> str:
     return caught.value.reason
 
 
-async def test_an_active_token_is_its_subject(provider: Any, open_auth: Any, ask: Ask) -> None:
+async def test_r57_an_active_token_is_its_subject(provider: Any, open_auth: Any, ask: Ask) -> None:
     provider.active[TOKEN] = {
         "sub": "alice",
         "scope": "threads:read runs:create",

@@ -203,7 +203,7 @@ def test_r3_the_formats_openssl_writes_are_read(
         ("ES256", "ES512", "secp521r1, it is on secp256r1"),
     ],
 )
-def test_r3_a_key_of_another_algorithm_is_refused(
+def test_r3_r5_a_key_of_another_algorithm_is_refused(
     owner: str, algorithm: str, why: str, pair: Callable[[str], Any]
 ) -> None:
     assert why in refusal(pair(owner).text, algorithm)

@@ -1,5 +1,6 @@
 """Verified tokens are remembered for a minute, never longer than they are good, never failures."""
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from agentflow_server.errors import NotAuthenticated
 from agentflow_server.models import Principal
 
 NOW = 1_800_000_000.0
+ORDER_OF_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 @pytest.fixture
@@ -79,6 +81,20 @@ def test_r24_a_twin_of_a_remembered_token_is_judged_by_itself(
     assert len(set(verifications)) == 2, "ECDSA signs differently each time"
 
 
+def test_r24_the_twin_of_a_signature_is_the_same_token(
+    open_desk: Callable[..., Any], encode: Callable[[bytes], str]
+) -> None:
+    """(r, n - s) verifies as well as (r, s): what was revoked by its text would live on."""
+    desk = open_desk("ES256")
+    token = desk.write(desk.claims(jti="t1"))
+    message, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    other_s = ORDER_OF_P256 - int.from_bytes(raw[32:])
+    twin = f"{message}.{encode(raw[:32] + other_s.to_bytes(32))}"
+    assert twin != token
+    assert desk.auth.verify(twin).token_id == desk.auth.verify(token).token_id == "t1"
+
+
 def test_r48_claims_are_fresh_for_each_request(desk: Any) -> None:
     token = desk.write(desk.claims(roles=["user"]))
     first = desk.auth.verify(token)
@@ -100,7 +116,7 @@ def good(user_id: str) -> VerifiedToken:
     return VerifiedToken(b"{}", Principal(user_id), valid_from=0, valid_until=NOW + 3600)
 
 
-def test_a_full_cache_forgets_the_oldest() -> None:
+def test_r87_a_full_cache_forgets_the_oldest() -> None:
     tokens = TokenCache(max_entries=3)
     for name in "abcd":
         tokens.remember(name, good(name), NOW)
@@ -108,7 +124,7 @@ def test_a_full_cache_forgets_the_oldest() -> None:
     assert [tokens.find(name, NOW) for name in "bcd"] == [good("b"), good("c"), good("d")]
 
 
-def test_a_very_long_token_is_not_kept() -> None:
+def test_r87_a_very_long_token_is_not_kept() -> None:
     tokens = TokenCache()
     long = "x" * (cache.MAX_CACHED_TOKEN + 1)
     tokens.remember(long, good("alice"), NOW)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt.algorithms
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -91,7 +92,10 @@ def forged_secrets(pem: str) -> dict[str, bytes]:
         "pem": pem.encode(),
         "pem without its last line break": pem.strip().encode(),
         "der": der,
+        "pem in base64": base64.b64encode(pem.encode()),
+        "pem in hex": pem.encode().hex().encode(),
         "der in base64": base64.b64encode(der),
+        "der in base64url": base64.urlsafe_b64encode(der).rstrip(b"="),
         "der in hex": der.hex().encode(),
         "openssh": public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
         "nothing": b"",
@@ -100,6 +104,9 @@ def forged_secrets(pem: str) -> dict[str, bytes]:
         forms["pkcs1"] = public.public_bytes(Encoding.DER, PublicFormat.PKCS1)
         forms["pkcs1 pem"] = public.public_bytes(Encoding.PEM, PublicFormat.PKCS1)
         forms["jwk"] = jwt.algorithms.RSAAlgorithm.to_jwk(public).encode()  # type: ignore[arg-type]
+        forms["pkcs1 in base64"] = base64.b64encode(forms["pkcs1"])
+    else:
+        forms["jwk"] = jwt.algorithms.ECAlgorithm.to_jwk(public).encode()  # type: ignore[arg-type]
     return forms
 
 
@@ -145,6 +152,25 @@ def test_r12_what_changes_how_a_token_is_read_is_refused(desk: Any, member: dict
 def test_r13_a_token_cannot_bring_its_own_key(desk: Any, name: str) -> None:
     token = desk.write(header={name: "https://127.0.0.1:1/keys"})
     assert reason(desk, token) == "header_not_supported"
+
+
+def test_r13_a_key_inside_a_token_does_not_verify_it(
+    open_desk: Callable[..., Any], encode: Callable[[bytes], str]
+) -> None:
+    desk = open_desk("ES256")
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    public = stranger.public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for member in (
+        {"jwk": json.loads(jwt.algorithms.ECAlgorithm.to_jwk(public))},
+        {"x5c": [base64.b64encode(der).decode()]},
+    ):
+        header = {"alg": "ES256", **member}
+        message = (
+            f"{encode(json.dumps(header).encode())}.{encode(json.dumps(desk.claims()).encode())}"
+        )
+        forged = jwt.algorithms.get_default_algorithms()["ES256"].sign(message.encode(), stranger)
+        assert reason(desk, f"{message}.{encode(forged)}") == "header_not_supported"
 
 
 def test_r13_a_url_in_kid_or_iss_is_only_a_name(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +357,10 @@ def test_r17_what_the_limits_allow_is_read(desk: Any) -> None:
         b'{"alg":"HS256","x":NaN}',
         b'{"alg":"HS256","x":1e999}',
         b'{"alg":"HS256","kid":"\\ud800"}',
+        b'{"alg":"HS256","kid":"\xed\xa0\x80"}',
+        b'{"alg":"HS256","x":-Infinity}',
+        b'{"alg":"HS256","x":100000000000000000000}',
+        '{"alg":"HS256"}'.encode("utf-32"),
         b'{"alg":"HS256","x":' + b"[" * 20 + b"]" * 20 + b"}",
         b'["HS256"]',
         b'"HS256"',

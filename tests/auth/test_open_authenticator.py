@@ -275,6 +275,23 @@ async def test_the_only_issuer_and_the_primary_one_have_bare_user_ids(
         await auth.close()
 
 
+@pytest.mark.parametrize("primary", [(True, False), (False, True), (True, True), (False, False)])
+@pytest.mark.parametrize("alone", [True, False])
+async def test_one_person_of_one_issuer_has_one_id_by_whichever_method(
+    open_: Any, ask: Ask, desk: Any, provider: Any, primary: tuple[bool, bool], alone: bool
+) -> None:
+    remote = JwtConfig(source=Discovery(), issuer=provider.issuer, primary=primary[0])
+    asking = introspection(provider, issuer=provider.issuer, primary=primary[1])
+    others = [] if alone else [JwtConfig(source=Discovery(), issuer="https://other.example")]
+    auth = open_(remote, asking, *others)
+    await auth.methods[0].open()
+    provider.active["opaque"] = {"sub": "alice", "iss": provider.issuer}
+    name = "alice" if alone or any(primary) else f"{provider.issuer}|alice"
+    assert (await ask(auth, provider.token())).id == name
+    assert (await ask(auth, "opaque")).id == name
+    await auth.close()
+
+
 async def test_nobody_takes_the_name_of_another_issuers_user(
     open_: Any, refusal: Ask, desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +319,49 @@ async def test_nobody_takes_the_name_of_another_issuers_user(
     bearer = HTTPAuthorizationCredentials(scheme="Bearer", credentials=f"{two}|alice")
     assert (await auth.authenticate(REQUEST, Response(), bearer)).id == f"{two}|alice"
     assert (await auth.authenticate(REQUEST, Response(), None)).id == "guest"
+
+
+SHOPS = """
+from agentflow_server.interfaces import BaseAuth
+
+class Shop(BaseAuth):
+    def authenticate(self, res, credential):
+        return {"user_id": credential.credentials}
+
+class Picky(Shop):
+    def recognises(self, credential):
+        return credential.startswith("shop_")
+"""
+
+
+@pytest.fixture
+def shops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"shops_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(SHOPS, encoding="utf-8")
+    return name
+
+
+async def test_a_class_that_knows_its_own_credentials_may_come_first(
+    open_: Any, ask: Ask, refusal: Ask, desk: Any, shops: str
+) -> None:
+    auth = open_(CustomAuthConfig(path=f"{shops}:Picky"), static(desk), ApiKeyConfig())
+    stop_clock(desk, auth)
+    assert (await ask(auth, "shop_7")).id == "shop_7"
+    assert (await ask(auth, desk.write())).id == "alice"
+    assert await refusal(auth, "afk_nonsense") == "malformed_api_key"
+    assert await refusal(auth, "opaque") == "not_recognised"
+
+
+def test_a_class_that_takes_everything_must_come_last(open_: Any, desk: Any, shops: str) -> None:
+    greedy = CustomAuthConfig(path=f"{shops}:Shop")
+    assert open_(greedy)
+    assert open_(static(desk), greedy)
+    with pytest.raises(ConfigError) as caught:
+        open_(greedy, static(desk))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"auth[0]: '{shops}:Shop' takes every bearer token")
+    assert "recognises(self, credential)" in problem
 
 
 async def test_the_problems_of_all_methods_are_known(

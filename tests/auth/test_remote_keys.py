@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import jwt
 import pytest
 
 from agentflow_server.auth import remote_keys
@@ -122,6 +123,21 @@ async def test_r56_a_new_key_works_at_its_first_token(provider: Any, ask: Ask, p
         assert (await ask(auth, provider.token("second", sub="bob"))).id == "bob"
         assert (await ask(auth, provider.token("first"))).id == "alice"
         assert provider.count("/keys") == 2
+
+
+async def test_r56_after_a_stranger_a_new_key_works_half_a_minute_later(
+    provider: Any, ask: Ask, refusal: Ask, pair: Any
+) -> None:
+    async with opened(provider) as auth:
+        provider.pairs["stranger"] = pair("RS256")
+        stranger = provider.token("stranger")
+        del provider.pairs["stranger"]
+        assert await refusal(auth, stranger) == "unknown_key"
+        provider.pairs["second"] = pair("ES256")
+        token = provider.token("second")
+        assert await refusal(auth, token) == "unknown_key"
+        pass_time(auth, 30)
+        assert (await ask(auth, token)).id == "alice"
 
 
 async def test_r56_a_key_without_kid_that_was_replaced_is_found(
@@ -459,6 +475,11 @@ async def test_r13_nothing_a_token_says_is_fetched(provider: Any, refusal: Ask) 
         token = provider.token(evil)
         del provider.pairs[evil]
         assert await refusal(auth, token) == "unknown_key"
+        claims = {"iss": provider.issuer, "sub": "alice", "exp": int(time.time()) + 600}
+        signing = provider.pairs["first"].signing
+        for name in ("jku", "x5u"):
+            named = jwt.encode(claims, signing, "RS256", headers={"kid": "first", name: evil})
+            assert await refusal(auth, named) == "header_not_supported"
         paths = {request.path for request in provider.received[before:]}
         assert paths <= {KEYS, METADATA}
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from agentflow_server.audit.chain import START, Chain
 from agentflow_server.audit.file import AuditFile
 from agentflow_server.cli.auditing import record_act
+from agentflow_server.cli.database import open_database
 from agentflow_server.config import read_config
 from agentflow_server.models import AuditEvent
-from agentflow_server.stores.sqlite import SqliteStore
 
 Run = Callable[..., Any]
 Project = Callable[..., Path]
@@ -41,9 +42,9 @@ def write_file(path: Path, *users: str) -> None:
 def write_configured(*users: str) -> None:
     async def write() -> None:
         config = read_config()
-        async with SqliteStore(config.database_path, exclusive=False) as store:
+        async with open_database(config) as database:
             for user in users:
-                await record_act(config, store, make_event(user))
+                await record_act(config, database, make_event(user))
 
     anyio.run(write)
 
@@ -83,7 +84,7 @@ def test_one_users_lines_are_shown(run: Run) -> None:
     assert run("audit", "tail", "--user", "ali").stdout == ""
 
 
-def test_a_damaged_file_is_told_line_by_line(project: Project, run: Run) -> None:
+def test_r84_a_damaged_file_is_told_line_by_line(project: Project, run: Run) -> None:
     path = project(observability=FILE) / "audit.log"
     write_file(path, "alice", "bob", "carol", "dave")
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -179,6 +180,28 @@ def test_following_shows_what_comes(
     assert running.stop(signal.SIGINT) == 0
     assert not any("alice" in line for line in running.stdout)
     assert running.stderr == []
+
+
+def test_a_command_goes_on_with_the_chain_of_a_server_whose_log_was_renamed(
+    project: Project, run: Run, start: Callable[..., Any], secret: str
+) -> None:
+    folder = project(observability=FILE, auth="jwt", env=".env")
+    (folder / ".env").write_text(f"JWT_SECRET_KEY={secret}\n", encoding="utf-8")
+    log, old = folder / "audit.log", folder / "audit.log.1"
+    server = start("serve", "--port", "0")
+    url = server.wait_for_url()
+    assert httpx2.get(f"{url}/threads").status_code == 401
+    follower = start("audit", "tail", "--follow")
+    follower.wait_for('"authenticate"')
+    log.rename(old)
+    assert run("revoke", "--user-id", "alice").exit_code == 0
+    assert httpx2.get(f"{url}/threads").status_code == 401
+    assert server.stop() == 0
+    follower.stop(signal.SIGINT)
+    result = run("audit", "verify", str(old), str(log))
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["action"] for line in lines] == ["revoke", "authenticate"]
 
 
 def test_help_waits_for_no_framework(run: Run) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -37,6 +38,82 @@ def test_version_is_one_line(run: Run, arguments: Sequence[str]) -> None:
 )
 def test_wrong_arguments_exit_with_2(run: Run, arguments: Sequence[str]) -> None:
     assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("nonsense", "agentflow: no such command 'nonsense' – see agentflow --help"),
+        ("--nonsense", "agentflow: no such option: --nonsense – see agentflow --help"),
+        ("token", "agentflow token: missing option '--user-id' – see agentflow token --help"),
+        (
+            "token --user-id",
+            "agentflow: option '--user-id' requires an argument – see agentflow --help",
+        ),
+        (
+            "keys --algorithm X",
+            (
+                "agentflow keys: invalid value for '--algorithm': 'X' is not one of 'RS256', "
+                "'RS384', 'RS512', 'ES256', 'ES384', 'ES512' – see agentflow keys --help"
+            ),
+        ),
+        (
+            "api-keys list --frob",
+            "agentflow api-keys list: no such option: --frob – see agentflow api-keys list --help",
+        ),
+    ],
+)
+def test_wrong_arguments_are_one_line(run: Run, arguments: str, line: str) -> None:
+    result = run(*arguments.split())
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [line]
+
+
+def test_a_group_without_a_command_shows_its_help(run: Run) -> None:
+    result = run("api-keys")
+    assert result.exit_code == 2
+    assert "  create " in result.output
+
+
+@pytest.mark.parametrize("command", [["check"], ["serve", "--port", "0"]])
+def test_what_is_found_while_loading_names_the_file_too(
+    start: Callable[..., Any], project: Project, command: Sequence[str]
+) -> None:
+    nowhere = {"method": "custom", "path": "project_nowhere:Auth"}
+    project(auth=nowhere, checkpointer="project_agent:app")
+    running = start(*command)
+    assert running.wait() == 2
+    first, second = running.stderr
+    assert first.startswith("agentflow.json: auth.path: there is no module 'project_nowhere'")
+    assert second.startswith("agentflow.json: checkpointer: ")
+
+
+@pytest.mark.parametrize("command", [["check"], ["serve", "--port", "0"]])
+def test_what_is_found_while_opening_names_the_file_too(
+    start: Callable[..., Any], project: Project, command: Sequence[str]
+) -> None:
+    folder = project(observability={"audit": {"sink": "file", "path": "audit.log"}})
+    (folder / "audit.log").write_text("precious\n", encoding="utf-8")
+    running = start(*command)
+    assert running.wait() == 2
+    (line,) = running.stderr
+    assert line.startswith("agentflow.json: observability.audit.path: ")
+
+
+def test_a_misspelt_variable_is_told_when_checking_and_serving(
+    run: Run, project: Project, start: Callable[..., Any]
+) -> None:
+    folder = project(env=".env")
+    (folder / ".env").write_text("AGENTFLOW_PROT=80\n", encoding="utf-8")
+    warning = 'environment: AGENTFLOW_PROT: unknown variable – did you mean "AGENTFLOW_PORT"?'
+    result = run("check")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [warning]
+    running = start("serve", "--port", "0")
+    assert "WARNING" in running.wait_for(warning)
+    running.wait_for_url()
+    assert running.stop() == 0
 
 
 def test_help_waits_for_no_framework() -> None:
@@ -90,7 +167,7 @@ def test_keys_cannot_be_written_under_a_file(run: Run, tmp_path: Path) -> None:
     assert "cannot be written" in result.stderr
 
 
-def test_show_prints_json_without_secrets(run: Run, project: Project, secret: str) -> None:
+def test_r8_show_prints_json_without_secrets(run: Run, project: Project, secret: str) -> None:
     project(auth="jwt")
     os.environ["JWT_SECRET_KEY"] = secret
     result = run("show", "--port", "9999")
@@ -133,7 +210,9 @@ def test_check_warns_about_an_open_server(run: Run, project: Project) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
-def test_an_open_server_without_auth_is_refused(run: Run, project: Project, command: str) -> None:
+def test_r6_an_open_server_without_auth_is_refused(
+    run: Run, project: Project, command: str
+) -> None:
     project()
     result = run(command, "--host", "0.0.0.0")
     assert result.exit_code == 2
@@ -211,4 +290,6 @@ def test_r7_an_auth_module_that_raises_shows_the_users_line(tmp_path):
     assert done.returncode == 2
     assert 'boom.py", line 2' in done.stderr
     assert "return 1 / 0" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("auth.path: importing 'boom:Auth' failed")
+    assert done.stderr.splitlines()[-1].startswith(
+        "agentflow.json: auth.path: importing 'boom:Auth' failed"
+    )

@@ -5,10 +5,15 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import Response
+from fastapi.requests import HTTPConnection
+from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import SecretStr
 
+from agentflow_server.auth.custom import CustomAuth
 from agentflow_server.cli.banner import addresses, print_banner, summarise
 from agentflow_server.cli.logs import escape, set_up_logs
 from agentflow_server.config import (
@@ -25,6 +30,8 @@ from agentflow_server.config import (
     NoAuthConfig,
     StaticKeys,
 )
+from agentflow_server.errors import AuthUnavailable
+from agentflow_server.interfaces import BaseAuth
 
 HOSTILE = "a\r\nb\x1b[31m\u202e\u2028\ud800\x00\x9b"
 
@@ -43,8 +50,35 @@ def test_escaping_keeps_ordinary_text() -> None:
     assert escape(HOSTILE) == r"a\r\nb\x1b[31m\u202e\u2028\ud800\x00\x9b"
 
 
+async def test_a_failing_backend_is_readable_and_shows_no_credential() -> None:
+    token = "s3cr3t-t0ken.with-parts:123456"
+
+    class Failing(BaseAuth):
+        def authenticate(self, res: Response, credential: HTTPAuthorizationCredentials) -> Any:
+            raise LookupError(f"no row for {credential.credentials}\x1b[2J")
+
+    async def fail_into(*, as_json: bool) -> str:
+        stream = io.StringIO()
+        set_up_logs("info", as_json=as_json, stream=stream)
+        bearer = HTTPAuthorizationCredentials(scheme="Bearer", credentials=token)
+        request = HTTPConnection({"type": "http", "headers": []})
+        with pytest.raises(AuthUnavailable):
+            await CustomAuth(Failing()).authenticate(request, Response(), bearer)
+        text = stream.getvalue()
+        assert "s3cr3t" not in text
+        assert "\x1b" not in text
+        return text
+
+    lines = (await fail_into(as_json=False)).splitlines()
+    assert lines[0].endswith("Failing failed")
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == r"LookupError: no row for [credential]\x1b[2J"
+    record = json.loads(await fail_into(as_json=True))
+    assert record["exception"].splitlines()[0] == "Traceback (most recent call last):"
+
+
 @pytest.mark.parametrize("as_json", [False, True])
-def test_one_record_is_one_safe_line(as_json: bool) -> None:
+def test_r83_one_record_is_one_safe_line(as_json: bool) -> None:
     stream = io.StringIO()
     set_up_logs("info", as_json=as_json, stream=stream)
     logging.getLogger("agentflow_server.access").info("GET %s", HOSTILE, extra={"path": HOSTILE})

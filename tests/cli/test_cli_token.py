@@ -47,6 +47,18 @@ def test_claims_are_json_or_plain_text(mint: Callable[..., dict[str, Any]]) -> N
     assert {name: claims[name] for name in wanted} == wanted
 
 
+@pytest.mark.parametrize("user_id", ["", "  ", "x" * 257, "a\tb"])
+def test_r22_nobody_is_not_given_a_token(
+    run: Run, project: Project, secret: str, user_id: str
+) -> None:
+    project(auth="jwt")
+    os.environ["JWT_SECRET_KEY"] = secret
+    result = run("token", "--user-id", user_id)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("--user-id: the user id ")
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("15m", 900), ("7d", 604_800)])
 def test_it_expires_when_told(mint: Callable[..., dict[str, Any]], text: str, seconds: int) -> None:
     claims = mint("--expires", text)

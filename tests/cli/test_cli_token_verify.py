@@ -97,4 +97,4 @@ def test_a_token_for_nobody_is_not_made(run: Run, project: Project) -> None:
     project(auth="jwt")
     result = run("token")
     assert result.exit_code == 2
-    assert "Missing option '--user-id'" in result.output
+    assert "missing option '--user-id'" in result.output

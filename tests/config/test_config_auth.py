@@ -50,7 +50,7 @@ def keys_of(config: Config) -> Sequence[KeyConfig]:
         ({"auth": {"method": "none"}}, True),
     ],
 )
-def test_no_authentication_is_absent_or_written_down(
+def test_r6_no_authentication_is_absent_or_written_down(
     load: Load, content: dict[str, Any], written: bool
 ) -> None:
     config = load(content)
@@ -61,14 +61,14 @@ def test_no_authentication_is_absent_or_written_down(
 @pytest.mark.parametrize(
     "value", [{}, "", "JWT", [], True, 1, {"method": "Jwt"}, "custom", "introspection"]
 )
-def test_a_strange_auth_is_refused(problems: Problems, value: Any) -> None:
+def test_r6_a_strange_auth_is_refused(problems: Problems, value: Any) -> None:
     (line,) = problems({"auth": value})
     assert line.startswith(
         'agentflow.json: auth: expected null, "none", "jwt", "api_key", an object'
     )
 
 
-def test_a_misspelt_method_gets_a_suggestion(problems: Problems) -> None:
+def test_r6_a_misspelt_method_gets_a_suggestion(problems: Problems) -> None:
     assert problems({"auth": "JWT"})[0].endswith('found "JWT" – did you mean "jwt"?')
 
 
@@ -116,7 +116,7 @@ def test_a_misspelt_method_gets_a_suggestion(problems: Problems) -> None:
         ({"method": "jwt", "secret_key": 5}, "auth.secret_key: expected a string, found a number"),
     ],
 )
-def test_a_mistake_in_auth_is_one_line(
+def test_r6_a_mistake_in_auth_is_one_line(
     problems: Problems, secret: str, auth: dict[str, Any], line: str
 ) -> None:
     os.environ["JWT_SECRET_KEY"] = secret
@@ -130,6 +130,23 @@ def test_jwt_reads_its_variables(load: Load, secret: str) -> None:
     assert keys_of(config) == (KeyConfig(None, "HS256", SecretStr(secret), "JWT_SECRET_KEY"),)
     assert (auth.algorithms, auth.issuer, auth.audience) == (("HS256",), "me", ("you",))
     assert (auth.leeway, auth.allow_weak_secret, auth.claims) == (5.0, False, ClaimsConfig())
+
+
+def test_r20_the_leeway_is_five_seconds_and_never_more_than_a_minute(
+    load: Load, problems: Problems, secret: str
+) -> None:
+    os.environ["JWT_SECRET_KEY"] = secret
+    assert jwt_of(load({"auth": "jwt"})).leeway == 5
+    assert jwt_of(load({"auth": {"method": "jwt", "leeway": 60}})).leeway == 60
+    for leeway in (60.5, -1, "5"):
+        (line,) = problems({"auth": {"method": "jwt", "leeway": leeway}})
+        assert line.startswith("agentflow.json: auth.leeway: expected")
+
+
+def test_r46_a_backend_has_five_seconds_unless_others_are_configured(load: Load) -> None:
+    (backend,) = load({"auth": {"method": "custom", "path": "a:B"}}).auth
+    assert isinstance(backend, CustomAuthConfig)
+    assert backend.timeout == 5
 
 
 def test_jwt_settings_of_the_file_are_used_and_variables_beat_them(load: Load, secret: str) -> None:
@@ -150,7 +167,7 @@ def test_jwt_settings_of_the_file_are_used_and_variables_beat_them(load: Load, s
     assert [key.name for key in keys_of(config)] == ["MY_KEY"]
 
 
-def test_jwt_without_a_key_says_how_to_get_one(problems: Problems) -> None:
+def test_r6_jwt_without_a_key_says_how_to_get_one(problems: Problems) -> None:
     (line,) = problems({"auth": "jwt"})
     assert "JWT_SECRET_KEY is not set" in line
     assert "agentflow secret" in line
@@ -195,7 +212,7 @@ def test_two_different_keys_are_refused(load: Load, problems: Problems, secret: 
     assert line.endswith("MY_KEY and JWT_SECRET_KEY differ; set only one of them")
 
 
-def test_an_unset_key_variable_is_one_problem(problems: Problems) -> None:
+def test_r6_an_unset_key_variable_is_one_problem(problems: Problems) -> None:
     assert list(problems({"auth": {"method": "jwt", "secret_key": "${MY_KEY}"}})) == [
         "agentflow.json: auth.secret_key: the environment variable MY_KEY is not set"
     ]
@@ -206,7 +223,7 @@ def test_custom_auth_keeps_its_options(load: Load) -> None:
     assert auth == (CustomAuthConfig(path="a:B", options={"n": [1]}),)
 
 
-def test_no_secret_is_shown(load: Load, secret: str) -> None:
+def test_r8_no_secret_is_shown(load: Load, secret: str) -> None:
     os.environ.update(JWT_SECRET_KEY=secret, PART="hunter2")
     with_jwt = load({"auth": "jwt"})
     options = {
@@ -265,7 +282,7 @@ def test_loopback_addresses_are_safe(load: Load, host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "localhost.evil", ""]
 )
-def test_an_open_server_needs_its_auth_written_down(load: Load, host: str) -> None:
+def test_r6_an_open_server_needs_its_auth_written_down(load: Load, host: str) -> None:
     errors, warnings = exposure_problems(load({}), host)
     assert len(errors) == 1
     assert 'write "auth": "jwt"' in errors[0]

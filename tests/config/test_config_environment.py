@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentflow_server.config import Config, CustomAuthConfig
+from agentflow_server.config import Config, CustomAuthConfig, unknown_variables
 
 Load = Callable[..., Config]
 Problems = Callable[..., Sequence[str]]
@@ -139,3 +139,21 @@ def test_bad_variables_and_flags_are_named(problems: Problems) -> None:
     ]
     assert lines[3].endswith('found "many"')
     assert lines[5].endswith('found "INFO" – did you mean "info"?')
+
+
+def test_a_variable_that_only_looks_like_ours_is_told(load: Load) -> None:
+    os.environ |= {
+        "AGENTFLOW_LOGLEVEL": "debug",
+        "AGENTFLOW_ZEBRA": "1",
+        "AGENTFLOW_AUDIT_KEY": "k",
+        "AGENTFLOW_CONFIG": "",
+        "AGENTFLOW_DSN": "named in the file",
+        "AGENTFLOW_SERVICE_HOST": "10.0.0.1",
+        "AGENTFLOW_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "OTHER": "1",
+    }
+    config = load(custom(dsn="${AGENTFLOW_DSN}"))
+    assert unknown_variables(config) == [
+        ('environment: AGENTFLOW_LOGLEVEL: unknown variable – did you mean "AGENTFLOW_LOG_LEVEL"?'),
+        "environment: AGENTFLOW_ZEBRA: unknown variable",
+    ]

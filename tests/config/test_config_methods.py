@@ -379,6 +379,20 @@ def test_one_method_may_be_a_word_an_object_or_a_list(load: Load) -> None:
     assert header == (ApiKeyConfig(header=False),)
 
 
+def test_two_methods_of_one_issuer_may_both_be_primary(load: Load) -> None:
+    os.environ["CLIENT_SECRET"] = OTHER
+    methods = [
+        jwt(issuer=ISSUER, primary=True),
+        {**INTROSPECTION, "issuer": ISSUER, "primary": True},
+        jwt(issuer="https://other.example"),
+    ]
+    assert [getattr(method, "primary", None) for method in load({"auth": methods}).auth] == [
+        True,
+        True,
+        False,
+    ]
+
+
 def test_the_variables_belong_to_the_method_without_an_issuer(load: Load, secret: str) -> None:
     os.environ.update(JWT_SECRET_KEY=secret, JWT_AUDIENCE="agents", JWT_ISSUER="me", MINE=OTHER)
     other = {"issuer": "us", "secret_key": "${MINE}", "audience": ["web"]}
@@ -413,7 +427,7 @@ def test_the_variables_belong_to_the_method_without_an_issuer(load: Load, secret
         ),
         (
             [jwt(issuer=ISSUER, primary=True), {**INTROSPECTION, "issuer": "x", "primary": True}],
-            "auth[1].primary: auth[0] is primary already",
+            "auth[1].primary: auth[0] is primary already, of another issuer",
         ),
         (
             ["api_key", jwt(secret_key="${MINE}", primary=True)],

@@ -3,8 +3,15 @@
 import json
 import re
 import secrets
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from agentflow_server.auth import remote_keys
 
 PAGE = "docs/operations/keys.md"
 AGENT = 'def app(messages, config):\n    return "here"\n'
@@ -76,6 +83,109 @@ def test_from_a_secret_to_a_key_pair_it_goes_the_same_way(operator, blocks_of):
     operator.serve()
     new_token = make_token(operator, "--key keys/2026-11/jwt-private.pem")
     assert (operator.ask(old_token), operator.ask(new_token)) == (200, 200)
+
+
+class Publisher:
+    """Signs tokens and publishes keys, at an address and as the content of a file."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self.fetched = 0
+        publisher = self
+
+        class Answering(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                publisher.fetched += 1
+                body = publisher.key_set().encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def make(self, kid: str) -> str:
+        """A token signed with a new key, which is published."""
+        self.keys[kid] = ec.generate_private_key(ec.SECP256R1())
+        claims = {"sub": "alice", "exp": int(time.time()) + 600}
+        return jwt.encode(claims, self.keys[kid], "ES256", headers={"kid": kid})
+
+    def key_set(self) -> str:
+        to_jwk = jwt.algorithms.ECAlgorithm.to_jwk
+        found = [json.loads(to_jwk(key.public_key())) for key in self.keys.values()]
+        names = [{"kid": kid, "use": "sig", "alg": "ES256"} for kid in self.keys]
+        return json.dumps({"keys": [key | name for key, name in zip(found, names, strict=True)]})
+
+
+@pytest.fixture
+def publisher():
+    publisher = Publisher()
+    yield publisher
+    publisher.close()
+
+
+def test_with_a_key_set_at_an_address_nothing_is_to_be_done(operator, publisher):
+    auth = {"method": "jwt", "jwks_url": publisher.url}
+    operator.write("agentflow.json", json.dumps({"agent": "graph.react:app", "auth": auth}))
+    old = publisher.make("2026-05")
+    operator.serve()
+    assert operator.ask(old) == 200
+    assert publisher.fetched == 1
+
+    new = publisher.make("2026-11")
+    assert (operator.ask(new), operator.ask(old)) == (200, 200), "asked again, at once"
+    assert publisher.fetched == 2
+    early = publisher.make("2027-05")
+    assert operator.ask(early) == 401, "but at most once in 30 s"
+    assert publisher.fetched == 2
+
+    leaked = old
+    del publisher.keys["2026-05"]
+    operator.serve()
+    assert (operator.ask(leaked), operator.ask(new), operator.ask(early)) == (401, 200, 200)
+
+
+def test_the_times_of_the_page_are_those_of_the_server(root):
+    page = (root / PAGE).read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## A key set at an address\n(.*?)^## ", page, re.M | re.S)
+    assert [float(text) for text in re.findall(r"\b(\d+)\b", section)] == [
+        remote_keys.MIN_INTERVAL,
+        remote_keys.TTL * remote_keys.REFRESH_AT / 60,
+        remote_keys.TTL / 60,
+        remote_keys.MAX_STALE / 3600,
+    ]
+
+
+def test_a_key_set_in_a_file_is_replaced_as_written(operator, publisher):
+    auth = {"method": "jwt", "jwks_file": "keys.json"}
+    operator.write("agentflow.json", json.dumps({"agent": "graph.react:app", "auth": auth}))
+    old = publisher.make("2026-05")
+    operator.write("keys.json", publisher.key_set())
+    operator.serve()
+    assert operator.ask(old) == 200
+
+    new = publisher.make("2026-11")
+    operator.write("keys.json", publisher.key_set())
+    assert operator.ask(new) == 401, "it is read at start"
+    operator.serve()
+    assert (operator.ask(old), operator.ask(new)) == (200, 200)
+
+    del publisher.keys["2026-05"]
+    operator.write("keys.json", publisher.key_set())
+    operator.serve()
+    assert (operator.ask(old), operator.ask(new)) == (401, 200)
+    assert publisher.fetched == 0
 
 
 def test_what_has_leaked_is_refused(operator):

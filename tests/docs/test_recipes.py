@@ -375,6 +375,26 @@ async def test_opaque_tokens_are_asked_about(provider, make_config, monkeypatch)
     }  # fmt: skip
 
 
+async def test_r57_an_opaque_token_may_do_what_its_scope_says(provider, make_config, monkeypatch):
+    monkeypatch.setenv("INTROSPECTION_SECRET", "s/e:c r3t")
+    path, _ = make_config("Opaque tokens", authorization={"roles": {"writer": ["threads:write"]}})
+    scopes = {"nothing": "", "reader": "threads:read", "writer": "threads:write"}
+    provider.active = {
+        token: {"active": True, "iss": provider.issuer, "aud": "agents", "sub": "a", "scope": scope}
+        for token, scope in scopes.items()
+    }
+    found = {}
+    async with (
+        served(create_app(path)) as url,
+        httpx2.AsyncClient(base_url=url, timeout=15) as client,
+    ):
+        for token in scopes:
+            headers = {"Authorization": f"Bearer {token}"}
+            created = await client.post("/threads", headers=headers)
+            found[token] = (await status(client, token), created.status_code)
+    assert found == {"nothing": (403, 403), "reader": (200, 403), "writer": (403, 200)}
+
+
 async def test_introspection_with_a_wrong_secret_lets_nobody_in(provider, make_config, monkeypatch):
     monkeypatch.setenv("INTROSPECTION_SECRET", "another secret")
     path, _ = make_config("Opaque tokens")

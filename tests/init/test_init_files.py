@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from agentflow_server.cli.init import init
 from agentflow_server.config import read_config
+from agentflow_server.config.schema import SCHEMA_FILE
 
 ALL = ["none", "jwt", "custom", "api_key", "oauth", "firebase", "database", "mfa"]
 CUSTOM = ALL[2:]
@@ -22,6 +23,7 @@ COMMON = {
     ".gitignore",
     "README.md",
     "agentflow.json",
+    "agentflow.schema.json",
     "conftest.py",
     "graph/__init__.py",
     "graph/react.py",
@@ -69,6 +71,12 @@ def test_no_placeholder_is_left(run_init, tmp_path, auth):
     for name in (".env", ".env.example", "requirements.txt", "README.md"):
         text = (tmp_path / name).read_text().replace("$TOKEN", "").replace("$(", "")
         assert "$" not in text, name
+
+
+def test_an_editor_finds_the_schema_of_the_configuration(run_init, tmp_path):
+    run_init()
+    schema = json.loads((tmp_path / "agentflow.json").read_text())["$schema"]
+    assert (tmp_path / schema).read_text() == SCHEMA_FILE.read_text()
 
 
 @pytest.mark.parametrize("auth", ALL)

@@ -10,11 +10,11 @@ from agentflow_server.limits.address import client_address, limit_key, parse_net
 PROXIES = parse_networks(["10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"])
 
 
-def test_without_trusted_proxies_the_header_is_ignored() -> None:
+def test_r32_without_trusted_proxies_the_header_is_ignored() -> None:
     assert client_address("10.0.0.1", ["192.0.2.1"], ()) == "10.0.0.1"
 
 
-def test_a_peer_that_is_no_proxy_is_the_client() -> None:
+def test_r32_a_peer_that_is_no_proxy_is_the_client() -> None:
     assert client_address("192.0.2.9", ["198.51.100.1"], PROXIES) == "192.0.2.9"
 
 
@@ -39,7 +39,7 @@ def test_a_peer_that_is_no_proxy_is_the_client() -> None:
         (["garbage, 192.0.2.1"], "192.0.2.1"),
     ],
 )
-def test_behind_proxies_the_last_hop_that_is_not_trusted_is_the_client(
+def test_r32_behind_proxies_the_last_hop_that_is_not_trusted_is_the_client(
     headers: Sequence[str], client: str
 ) -> None:
     assert client_address("10.0.0.1", headers, PROXIES) == client
@@ -65,7 +65,7 @@ def test_behind_proxies_the_last_hop_that_is_not_trusted_is_the_client(
         "\u0661\u0669\u0662.0.2.1",
     ],
 )
-def test_a_malformed_header_is_void(header: str) -> None:
+def test_r32_a_malformed_header_is_void(header: str) -> None:
     assert client_address("10.0.0.1", [header], PROXIES) == "10.0.0.1"
 
 

@@ -25,21 +25,21 @@ class TestMemoryRateLimiter(RateLimiterSuite):
         return advance
 
 
-async def test_strangers_do_not_fill_the_memory(clock: Any) -> None:
+async def test_r65_strangers_do_not_fill_the_memory(clock: Any) -> None:
     limiter = MemoryRateLimiter(max_keys=100, clock=clock)
     for number in range(10_000):
         await limiter.hit(f"stranger {number}", QUOTA)
         assert len(limiter) <= 100
 
 
-async def test_peeking_at_strangers_takes_no_memory(clock: Any) -> None:
+async def test_r65_peeking_at_strangers_takes_no_memory(clock: Any) -> None:
     limiter = MemoryRateLimiter(clock=clock)
     for number in range(100):
         await limiter.peek(f"stranger {number}", QUOTA)
     assert len(limiter) == 0
 
 
-async def test_a_key_in_use_outlives_a_flood_of_others(clock: Any) -> None:
+async def test_r65_a_key_in_use_outlives_a_flood_of_others(clock: Any) -> None:
     limiter = MemoryRateLimiter(max_keys=100, clock=clock)
     answers = []
     for number in range(1_000):

@@ -1,9 +1,12 @@
 """What requests leave in the audit log, and what backends' own answers cost."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
+import jwt
 import pytest
 
+SECRET = "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6"
 BACKEND = """
 from fastapi import HTTPException
 from agentflow_server import BaseAuth
@@ -41,7 +44,7 @@ def audited(project, run_app):
     return run
 
 
-async def test_every_decision_is_a_line_of_its_own(audited, as_user):
+async def test_r80_every_decision_is_a_line_of_its_own(audited, as_user):
     reader = as_user("alice", roles=["reader"], jti="t-1")
     events = await audited(
         [
@@ -68,6 +71,61 @@ async def test_every_decision_is_a_line_of_its_own(audited, as_user):
     assert "user_id" not in stranger, "only a verified user is named"
     assert stranger["reason"] == "malformed" or stranger["reason"].startswith("bad_")
     assert events[5]["reason"] == "missing"
+
+
+FIELDS = {
+    "seq", "time", "action", "result", "user_id", "method", "issuer", "token_id", "algorithm",
+    "key_id", "client", "route", "request_id", "prev", "hash",
+}  # fmt: skip
+
+
+async def test_r80_a_line_has_all_that_is_known_of_a_request(audited, as_user, monkeypatch):
+    monkeypatch.setenv("JWT_ISSUER", "https://login.example.com")
+    token = jwt.encode(
+        {
+            "user_id": "alice",
+            "exp": 4_000_000_000,
+            "jti": "t-1",
+            "iss": "https://login.example.com",
+        },
+        SECRET,
+        headers={"kid": "2026-11"},
+    )
+    forged = token.rpartition(".")[0] + "." + "A" * 43
+    headers = {"X-Request-Id": "abc-1", "X-Forwarded-For": "203.0.113.9"}
+    good, bad = (
+        ("GET", "/threads?limit=7", headers | {"Authorization": f"Bearer {one}"})
+        for one in (token, forged)
+    )
+    before = datetime.now(UTC)
+    events = await audited([good, bad], auth="jwt")
+    (success, failure) = (event for event in events if event["action"] == "authenticate")
+    assert set(success) == FIELDS
+    assert (success["result"], failure["result"]) == ("success", "failure")
+    verified = ("user_id", "method", "issuer", "token_id")
+    assert [success[name] for name in verified] == [
+        "alice", "jwt", "https://login.example.com", "t-1"
+    ]  # fmt: skip
+    assert failure["reason"] == "bad_signature"
+    assert set(failure) == FIELDS - set(verified) | {"reason"}, "what is not verified is not named"
+    for event in (success, failure):
+        assert (event["algorithm"], event["key_id"]) == ("HS256", "2026-11")
+        assert (event["client"], event["route"]) == ("127.0.0.1", "GET /threads")
+        assert event["request_id"] == "abc-1"
+        assert event["time"].endswith("Z")
+        assert timedelta() <= datetime.fromisoformat(event["time"]) - before < timedelta(minutes=1)
+
+
+async def test_r80_each_of_many_requests_is_a_line(audited, as_user):
+    credentials = [
+        as_user("alice"),
+        {},
+        {"Authorization": "Bearer x"},
+        {"Authorization": "Basic x"},
+    ]
+    events = await audited([("GET", "/threads", one) for one in credentials * 5], auth="jwt")
+    results = [event["result"] for event in events if event["action"] == "authenticate"]
+    assert results == ["success", "failure", "failure", "failure"] * 5
 
 
 async def test_r80_a_rate_limit_and_reading_for_others_are_written_down(audited, as_user):

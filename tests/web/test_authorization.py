@@ -64,6 +64,9 @@ async def test_r29_a_missing_scope_is_a_403_that_names_it(serve, as_user):
 async def test_r29_a_stranger_is_a_401_and_never_a_403(serve):
     client = await serve(auth="jwt", authorization=ROLES)
     assert (await client.post("/threads")).status_code == 401
+    for value in ("Bearer x.y.z", "Bearer", "Basic eDp5"):
+        answer = await client.post("/threads", headers={"Authorization": value})
+        assert answer.status_code == 401
 
 
 @pytest.mark.parametrize(

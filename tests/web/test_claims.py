@@ -83,7 +83,7 @@ async def test_r27_a_hostile_claim_replaces_nothing(serve, as_user, new_thread):
     ["user_id", "user", "roles", "thread_id", "run_id", "agent", "configurable", "checkpoint_id",
      "langgraph_auth_user", "langgraph_auth_user_id", "__pregel", "authz", "permissions"],
 )  # fmt: skip
-async def test_a_client_cannot_send_what_his_token_lacks(serve, as_user, new_thread, key):
+async def test_r27_a_client_cannot_send_what_his_token_lacks(serve, as_user, new_thread, key):
     client = await serve(SHOW, auth="jwt")
     headers = as_user("alice")
     thread_id = await new_thread(client, headers=headers)
@@ -99,7 +99,7 @@ async def test_a_client_cannot_send_what_his_token_lacks(serve, as_user, new_thr
     assert in_body.status_code == (404 if key == "agent" else 422)
 
 
-async def test_a_listed_key_passes_within_its_bounds(serve, new_thread):
+async def test_r27_a_listed_key_passes_within_its_bounds(serve, new_thread):
     client = await serve(SHOW, runs={"client_config": ["tags", "recursion_limit", "tone"]})
     thread_id = await new_thread(client)
     sent = {"recursion_limit": 50, "tags": ["a"], "tone": "kind"}
@@ -113,7 +113,7 @@ async def test_a_listed_key_passes_within_its_bounds(serve, new_thread):
         assert answer.status_code == 422, bad
 
 
-async def test_a_listed_key_never_replaces_a_claim(serve, as_user, new_thread):
+async def test_r27_a_listed_key_never_replaces_a_claim(serve, as_user, new_thread):
     client = await serve(SHOW, auth="jwt", runs={"client_config": ["tone"]})
     headers = as_user("alice", tone="strict")
     thread_id = await new_thread(client, headers=headers)
@@ -121,7 +121,7 @@ async def test_a_listed_key_never_replaces_a_claim(serve, as_user, new_thread):
     assert config["tone"] == "strict"
 
 
-async def test_an_agent_that_meddles_with_its_config_changes_nobody_elses(
+async def test_r27_r48_an_agent_that_meddles_with_its_config_changes_nobody_elses(
     serve, as_user, new_thread
 ):
     client = await serve(MEDDLING, auth="jwt")

@@ -102,7 +102,9 @@ async def test_r46_a_backend_that_hangs_is_a_503_and_slows_nobody(client):
     quick = await client.get("/threads", headers=with_token("alice"))
     assert quick.status_code == 200
     assert not any(task.done() for task in slow), "answered while the others were waiting"
-    assert {(await task).status_code for task in slow} == {503}
+    answers = [await task for task in slow]
+    assert {answer.status_code for answer in answers} == {503}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
 
 
 @pytest.mark.parametrize("token", ["none", "false", "list"])

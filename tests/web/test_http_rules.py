@@ -1,11 +1,13 @@
 """The HTTP rules that hold for every route, R28 to R44 of the security requirements."""
 
+import json
 import uuid
 
 import httpx2
 import pytest
 from fastapi.routing import APIRoute
 
+from agentflow_server import ConfigError
 from agentflow_server.web.secured import SecuredRoute
 
 PUBLIC = {
@@ -29,7 +31,7 @@ def test_r33_the_public_routes_are_these_and_no_others(project):
     assert len(routes_of(app)) > len(PUBLIC)
 
 
-async def test_every_other_route_wants_a_credential(serve, project):
+async def test_r28_r33_every_other_route_wants_a_credential(serve, project):
     client = await serve(auth="jwt")
     for route in routes_of(project.app(auth="jwt")):
         assert isinstance(route, APIRoute)
@@ -57,7 +59,23 @@ async def test_r33_spellings_of_a_path_open_nothing(serve, exchange, path):
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     answer = await exchange(client, request.encode())
     assert answer.startswith((b"HTTP/1.1 401", b"HTTP/1.1 404"))
-    assert b"location:" not in answer.lower(), "R44: and nobody is redirected"
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    "path",
+    ["/threads/", "/threads//", "//threads", "/ping/", "/docs/", "/openapi.json/", "//evil.example",
+     "//evil.example/", "//evil.example/threads/", "/\\evil.example/", "/%2f%2fevil.example/",
+     "///evil.example/..", "/threads/?next=https://evil.example", "/https://evil.example/"],
+)  # fmt: skip
+async def test_r44_a_slash_redirects_nobody(serve, exchange, token, path, known):
+    client = await serve(auth="jwt")
+    credential = f"Authorization: Bearer {token()}\r\n" if known else ""
+    request = f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n{credential}Connection: close\r\n\r\n"
+    answer = await exchange(client, request.encode())
+    assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 401"))
+    assert b"location:" not in answer.lower()
+    assert b"evil.example" not in answer
 
 
 async def test_r28_a_refused_token_is_named_as_the_reason(serve, token):
@@ -68,6 +86,53 @@ async def test_r28_a_refused_token_is_named_as_the_reason(serve, token):
     assert answer.json()["detail"] == "Could not validate credentials"
     expired = {"Authorization": f"Bearer {token(exp=1_700_000_000)}"}
     assert (await client.get("/threads", headers=expired)).json()["detail"] == "Token has expired"
+
+
+@pytest.mark.parametrize("value", ["Basic eDp5", "Token x", "nonsense", "Digest a=b", ""])
+async def test_r28_without_a_token_there_is_a_challenge_and_no_error(serve, value):
+    client = await serve(auth="jwt")
+    answer = await client.get("/threads", headers={"Authorization": value})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_r38_every_token_is_refused_in_the_same_words(serve, token):
+    client = await serve(auth="jwt")
+    good = token()
+    head, payload, signature = good.split(".")
+    refused = [
+        "x", "a.b.c", good[:-2], f"{head}.{payload}.", f"{head}.{payload}.{signature[::-1]}",
+        token(user_id=""), token(exp="soon"), token(aud="them"), token(nbf=4_000_000_000),
+        token(token_use="id"), "eyJhbGciOiJub25lIn0.e30.", "a" * 17_000,
+    ]  # fmt: skip
+    answers = [
+        await client.get("/threads", headers={"Authorization": f"Bearer {one}"}) for one in refused
+    ]
+    (text,) = {answer.text for answer in answers}
+    assert json.loads(text) == {
+        "type": "urn:agentflow:not_authenticated",
+        "title": "Unauthorized",
+        "status": 401,
+        "detail": "Could not validate credentials",
+        "code": "not_authenticated",
+    }
+
+
+async def test_r38_what_nobody_expected_is_told_in_constant_words(serve, monkeypatch, caplog):
+    def explode(*args, **kwargs):
+        raise RuntimeError("/srv/agentflow/secret.key: hunter2")
+
+    client = await serve(auth=None)
+    monkeypatch.setattr("agentflow_server.stores.sqlite.SqliteStore.list_threads", explode)
+    answer = await client.get("/threads")
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "type": "urn:agentflow:internal_error",
+        "title": "Internal Server Error",
+        "status": 500,
+        "detail": "Something went wrong on our side",
+        "code": "internal_error",
+    }
+    assert "hunter2" in caplog.text
 
 
 async def test_r30_two_credentials_are_none(serve, token, exchange):
@@ -103,6 +168,8 @@ async def test_r31_a_token_anywhere_else_is_no_token(serve, token):
         await client.get("/threads", headers={"Authorization": f"Token {secret}"}),
         await client.get("/threads", headers={"Authorization": "Bearer"}),
         await client.post("/threads", data={"access_token": secret}),
+        await client.post("/threads", json={"access_token": secret, "token": secret}),
+        await client.get(f"/threads/{secret}"),
     ]
     assert {answer.status_code for answer in answers} == {401}
 
@@ -117,10 +184,26 @@ async def test_r32_headers_of_proxies_grant_nothing(serve):
     assert (await client.get("/threads", headers=headers)).status_code == 401
 
 
-async def test_r40_answers_are_not_stored_and_not_sniffed(serve, as_user):
+async def test_r40_answers_are_not_stored_and_not_sniffed(serve, as_user, new_thread):
     client = await serve(auth="jwt")
-    for headers in ({}, as_user()):
-        answer = await client.get("/threads", headers=headers)
+    alice = as_user()
+    url = f"/threads/{await new_thread(client, headers=alice)}"
+    hello = {"content": "Hello"}
+    answers = [
+        await client.get("/threads"),
+        await client.get("/threads", headers=alice),
+        await client.get("/agents", headers=alice),
+        await client.get("/threads?limit=x", headers=alice),
+        await client.get("/threads/nope", headers=alice),
+        await client.put("/threads", headers=alice),
+        await client.post(f"{url}/messages", json=hello, headers=alice),
+        await client.post(f"{url}/messages", json={**hello, "stream": True}, headers=alice),
+        await client.get(f"{url}/messages", headers=alice),
+        await client.delete(url, headers=alice),
+    ]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [401, 200, 200, 422, 404, 405, 200, 200, 200, 204]
+    for answer in answers:
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-content-type-options"] == "nosniff"
 
@@ -155,13 +238,19 @@ async def test_r39_only_configured_origins_are_answered(serve, as_user):
     assert "access-control-allow-origin" not in other.headers
 
 
+def test_r39_no_origin_at_all_is_answered_with_credentials(project):
+    cors = {"allow_origins": ["*"], "allow_credentials": True}
+    with pytest.raises(ConfigError, match=r"cors\.allow_credentials: cannot be combined"):
+        project.app(cors=cors)
+
+
 async def test_r92_mode_none_ignores_the_header(serve, new_thread):
     client = await serve()
     for header in ("Bearer x.y.z", "Basic eDp5", "nonsense", "Bearer " + "a" * 20_000):
         assert (await client.get("/threads", headers={"Authorization": header})).status_code == 200
 
 
-async def test_requests_have_an_id_and_one_line_in_the_log_without_the_query(serve, caplog):
+async def test_r82_requests_have_an_id_and_one_line_in_the_log_without_the_query(serve, caplog):
     caplog.set_level("INFO", logger="agentflow_server.access")
     client = await serve()
     own = await client.get("/ping?access_token=hunter2", headers={"X-Request-Id": "abc-1"})

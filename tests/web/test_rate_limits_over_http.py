@@ -3,7 +3,7 @@
 import asyncio
 
 
-async def test_a_caller_has_a_quota_of_his_own(serve, as_user):
+async def test_r65_a_caller_has_a_quota_of_his_own(serve, as_user):
     client = await serve(auth="jwt", rate_limit={"per_principal": "3/hour"})
     answers = [await client.get("/threads", headers=as_user("alice")) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -15,7 +15,7 @@ async def test_a_caller_has_a_quota_of_his_own(serve, as_user):
     assert (await client.get("/threads", headers=as_user("bob"))).status_code == 200
 
 
-async def test_an_address_has_a_quota_whoever_asks_from_it(serve, as_user):
+async def test_r65_an_address_has_a_quota_whoever_asks_from_it(serve, as_user):
     client = await serve(auth="jwt", rate_limit={"per_address": "2/hour"})
     statuses = [(await client.get("/threads", headers=as_user(user))).status_code for user in "abc"]
     assert statuses == [200, 200, 429]
@@ -31,14 +31,31 @@ async def test_a_route_has_a_quota(serve, as_user):
 
 async def test_r65_a_flood_of_bad_tokens_costs_the_attacker_and_nobody_else(serve, as_user):
     client = await serve(auth="jwt", rate_limit={"failed_auth": "5/hour"})
-    bad = {"Authorization": "Bearer a.b.c", "X-Forwarded-For": "203.0.113.9"}
-    statuses = [(await client.get("/threads", headers=bad)).status_code for _ in range(8)]
-    assert statuses == [401] * 5 + [429] * 3
-    moved = bad | {"X-Forwarded-For": "203.0.113.10"}
-    assert (await client.get("/threads", headers=moved)).status_code == 429, "no proxy is trusted"
-    good = await client.get("/threads", headers=as_user("alice"))
-    assert good.status_code == 200, "a good token from the same address is not stopped"
+    forged = as_user("alice")["Authorization"].rpartition(".")[0] + "." + "A" * 43
+    bad = {"Authorization": forged, "X-Forwarded-For": "203.0.113.9"}
+    answers = [await client.get("/threads", headers=bad) for _ in range(8)]
+    assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 3
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 3600
+    for header in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP"):
+        for address in ("203.0.113.10", "127.0.0.1", "for=203.0.113.11"):
+            moved = await client.get("/threads", headers=bad | {header: address})
+            assert moved.status_code == 429, "no proxy is trusted"
+    for user in ("alice", "bob"):
+        good = await client.get("/threads", headers=as_user(user))
+        assert good.status_code == 200, "a good token from the same address is not stopped"
     assert (await client.get("/threads")).status_code == 401, "nor is a request without one"
+
+
+async def test_r65_a_flood_of_wrong_api_keys_stops_no_good_key_and_no_token(
+    serve, as_user, monkeypatch
+):
+    monkeypatch.setenv("JWT_SECRET_KEY", "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6")
+    client = await serve(auth=["jwt", "api_key"], rate_limit={"failed_auth": "3/hour"})
+    wrong = "afk_0123456789ab_" + "A" * 43 + "1iFFS5"
+    tries = [{"X-API-Key": wrong}, {"Authorization": f"Bearer {wrong}"}] * 3
+    statuses = [(await client.get("/threads", headers=one)).status_code for one in tries]
+    assert statuses == [401] * 3 + [429] * 3
+    assert (await client.get("/threads", headers=as_user("alice"))).status_code == 200
 
 
 async def test_r32_a_trusted_proxy_is_believed_about_addresses(serve):

@@ -36,7 +36,7 @@ async def test_a_taken_id_is_a_conflict_unless_the_existing_thread_is_wanted(ser
     assert third.json() == first.json()
 
 
-async def test_a_taken_id_answers_the_same_whoever_has_it(serve, as_user):
+async def test_r41_a_taken_id_answers_the_same_whoever_has_it(serve, as_user):
     client = await serve(auth="jwt")
     chosen = str(uuid.uuid4())
     await client.post("/threads", json={"thread_id": chosen}, headers=as_user("alice"))
@@ -90,7 +90,7 @@ async def test_threads_are_found_by_metadata_and_status(serve, new_thread):
         "cursor=" + "A" * 600,
     ],
 )
-async def test_a_bad_query_is_a_422_that_repeats_nothing(serve, query):
+async def test_r36_a_bad_query_is_a_422_that_repeats_nothing(serve, query):
     client = await serve()
     answer = await client.get(f"/threads?{query}")
     assert answer.status_code == 422
@@ -130,7 +130,7 @@ async def test_deleting_a_thread_deletes_everything_of_it_and_frees_the_id(serve
     assert (await client.get(f"/threads/{thread_id}/messages")).json()["data"] == []
 
 
-async def test_a_stranger_finds_no_thread(serve, as_user, new_thread):
+async def test_r41_a_stranger_finds_no_thread(serve, as_user, new_thread):
     client = await serve(auth="jwt")
     thread_id = await new_thread(client, headers=as_user("alice"))
     sent = await client.post(
