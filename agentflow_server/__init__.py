@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentflow_server.adapters.asking import ask, ask_sync
     from agentflow_server.app import AgentflowApp, create_app
     from agentflow_server.errors import AgentflowError, ConfigError
     from agentflow_server.interfaces import Agent, BaseAuth, RunContext
@@ -22,6 +23,8 @@ __all__ = [
     "Run",
     "RunContext",
     "Thread",
+    "ask",
+    "ask_sync",
     "create_app",
 ]
 
@@ -36,6 +39,8 @@ _HOMES = {
     "Run": "models",
     "RunContext": "interfaces",
     "Thread": "models",
+    "ask": "adapters.asking",
+    "ask_sync": "adapters.asking",
     "create_app": "app",
 }
 

@@ -16,19 +16,39 @@ from agentflow_server.config import Config, RunsConfig, load_config, use_folder
 from agentflow_server.engines.embedded import EmbeddedEngine
 from agentflow_server.events.local import LocalEventBus
 from agentflow_server.interfaces import Store
+from agentflow_server.metrics import CountedMetrics, MetricsListener
 from agentflow_server.models import JsonObject
 from agentflow_server.parts import Parts, choose_parts, resource_metadata
 from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.runner import Runner
+from agentflow_server.runs.states import States
 from agentflow_server.runs.worker import RunRules, Worker
-from agentflow_server.web import agents, messages, public, runs, threads
+from agentflow_server.web import (
+    agents,
+    messages,
+    public,
+    runs,
+    states,
+    threads,
+    tickets,
+    websocket,
+)
 from agentflow_server.web.door import Door
 from agentflow_server.web.errors import install_error_answers
 from agentflow_server.web.middleware import Edge
 from agentflow_server.web.openapi import build_openapi
 from agentflow_server.web.portal import Portal
+from agentflow_server.web.sockets import SocketRules, Sockets
 
-SECURED = (threads.router, messages.router, runs.router, runs.interrupts, agents.router)
+SECURED = (
+    threads.router,
+    messages.router,
+    runs.router,
+    runs.interrupts,
+    states.router,
+    agents.router,
+    tickets.router,
+)
 
 
 class AgentflowApp(FastAPI):
@@ -55,7 +75,7 @@ class AgentflowApp(FastAPI):
         self._portal = Portal(super().__call__, self._open)
         self._set_state()
         install_error_answers(self)
-        for router in (public.router, *SECURED):
+        for router in (public.router, websocket.router, *SECURED):
             self.include_router(router)
         if config.cors.allow_origins:
             self.add_middleware(CORSMiddleware, **config.cors.model_dump())
@@ -63,12 +83,16 @@ class AgentflowApp(FastAPI):
             Edge,
             max_header_bytes=config.limits.max_header_bytes,
             concurrent_requests=config.limits.concurrent_requests,
+            metrics=parts.metrics,
+            tracing=parts.tracing,
         )
 
     def _set_state(self) -> None:
         """What the routes read; the runner comes when the app is opened."""
         metadata_url, metadata = resource_metadata(self.config) or (None, None)
-        self.state.door = Door(self._parts.guards, self._parts.door_rules)
+        self.state.tickets = tickets.Tickets(tickets.MemoryTickets())
+        self.state.door = Door(self._parts.guards, self._parts.door_rules, self.state.tickets)
+        self.state.socket_rules = _socket_rules(self.config)
         self.state.authenticator = self._parts.guards.authenticator
         self.state.limits = self.config.limits
         self.state.runs_config = self.config.runs
@@ -111,6 +135,7 @@ class AgentflowApp(FastAPI):
         """
         if self._engine is None:
             return 0
+        self.state.sockets.close()  # their clients come back to a server that stays
         await self._engine.drain()
         self._bus.close()  # whoever waits for a run in line need not wait any longer
         return self._engine.unstoppable
@@ -133,7 +158,15 @@ class AgentflowApp(FastAPI):
             store = await self._open_parts(stack)
             self._bus = bus = LocalEventBus()
             namer = await stack.enter_async_context(Namer(store, parts.generate_name))
-            worker = Worker(store, bus, parts.agents, namer, _run_rules(rules))
+            worker = Worker(
+                store,
+                bus,
+                parts.agents,
+                namer,
+                _run_rules(rules),
+                metrics=parts.metrics,
+                tracing=parts.tracing,
+            )
             engine = EmbeddedEngine(
                 store,
                 worker,
@@ -141,11 +174,22 @@ class AgentflowApp(FastAPI):
                 concurrency=rules.concurrency,
                 takes_turns=rules.takes_turns,
             )
-            runner = Runner(store, bus, engine, parts.agents)
+            runner = Runner(store, bus, engine, parts.agents, metrics=parts.metrics)
             await runner.finish_deletions()
+            await self._open_metrics(stack, store)
             self._engine = await stack.enter_async_context(engine)
             self.state.runner = runner
+            self.state.states = States(store, parts.agents)
+            self.state.sockets = Sockets()
+            stack.callback(self.state.sockets.close)
             yield
+
+    async def _open_metrics(self, stack: AsyncExitStack, store: Store) -> None:
+        await stack.enter_async_context(self._parts.tracing)
+        place, metrics = self.config.observability.metrics, self._parts.metrics
+        if place is not None and isinstance(metrics, CountedMetrics):
+            listener = MetricsListener(metrics, place.host, place.port, read_queue=store.read_queue)
+            await stack.enter_async_context(listener)
 
     async def _open_parts(self, stack: AsyncExitStack) -> Store:
         store = await stack.enter_async_context(self._parts.store)
@@ -167,6 +211,19 @@ def _run_rules(config: RunsConfig) -> RunRules:
         retry=config.on_crash == "retry",
         max_attempts=config.max_attempts,
         takes_turns=config.takes_turns,
+    )
+
+
+def _socket_rules(config: Config) -> SocketRules:
+    limits = config.limits
+    return SocketRules(
+        origins=frozenset(config.cors.allow_origins),
+        public_url=config.public_url,
+        per_caller=limits.websockets_per_principal,
+        idle=limits.websocket_idle,
+        max_bytes=limits.max_body_bytes,
+        json_depth=limits.json_depth,
+        max_auth_bytes=limits.max_header_bytes,
     )
 
 

@@ -30,9 +30,18 @@ class DaemonThreads:
         self._idle = 0
         weakref.finalize(self, self._calls.put, None)
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """What `call` returns or raises. Waits while all slots are taken."""
-        await self._slots.acquire()
+    async def run(self, call: Callable[[], T], *, ended: Callable[[], None] | None = None) -> T:
+        """What `call` returns or raises. Waits while all slots are taken.
+
+        `ended` is called on the event loop when the call has really ended, or will never begin.
+        """
+        ended = ended or _nothing
+        try:
+            await self._slots.acquire()
+            self._find_thread()
+        except BaseException:
+            ended()
+            raise
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Callable[[], T]] = loop.create_future()
         context = copy_context()
@@ -40,16 +49,15 @@ class DaemonThreads:
         def work() -> None:
             outcome = context.run(_run, call)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(self._finish, done, outcome)
+                loop.call_soon_threadsafe(self._finish, done, outcome, ended)
 
-        if self._idle:
-            self._idle -= 1
-        else:
-            self._start_thread()
         self._calls.put(work)
         return (await done)()
 
-    def _start_thread(self) -> None:
+    def _find_thread(self) -> None:
+        if self._idle:
+            self._idle -= 1
+            return
         thread = threading.Thread(
             target=_serve, args=(self._calls,), name="agentflow-call", daemon=True
         )
@@ -59,11 +67,21 @@ class DaemonThreads:
             self._slots.release()
             raise
 
-    def _finish(self, done: asyncio.Future[Callable[[], T]], outcome: Callable[[], T]) -> None:
+    def _finish(
+        self,
+        done: asyncio.Future[Callable[[], T]],
+        outcome: Callable[[], T],
+        ended: Callable[[], None],
+    ) -> None:
         self._idle += 1
         self._slots.release()
+        ended()
         if not done.cancelled():
             done.set_result(outcome)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _serve(calls: "SimpleQueue[Callable[[], None] | None]") -> None:

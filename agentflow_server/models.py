@@ -124,12 +124,16 @@ class Page(Frozen, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run; `seq` counts from 1 without gaps."""
+    """Something that happened in a run; `seq` counts from 1 without gaps.
+
+    `made_at` (seconds since 1970) is known in the process where it happened, and not stored.
+    """
 
     run_id: str
     seq: int
     type: EventType
     data: JsonObject
+    made_at: float | None = field(default=None, compare=False)
 
 
 TERMINAL_EVENTS: frozenset[EventType] = frozenset({"run.completed", "run.failed", "run.cancelled"})
@@ -173,6 +177,17 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The request that asked for a run: its id, and how traces call it (W3C Trace Context)."""
+
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+UNKNOWN_ORIGIN = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class NewRun:
     """A message that was accepted and the turn it asks for. Ids are made by the caller (uuid7).
 
@@ -191,6 +206,7 @@ class NewRun:
     on_busy: OnBusy = "enqueue"
     agent_is_default: bool = False
     start_after: datetime | None = None
+    origin: Origin = UNKNOWN_ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +228,7 @@ class ActiveRun:
     last_seq: int = 0
     answers: Sequence[JsonObject] = ()
     stopping: Stop | None = None
+    origin: Origin = UNKNOWN_ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +275,20 @@ class RunOutcome:
     error: RunError | None = None
     interrupts: Sequence[Interrupt] = ()
     forget: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """Runs in the database, of all replicas.
+
+    `ready` are the pending ones that could start now: their time has come and their thread is
+    free. `oldest_seconds` is how long the oldest of those has been waiting, 0 if there is none.
+    """
+
+    running: int
+    pending: int
+    ready: int
+    oldest_seconds: float
 
 
 class ApiKey(Frozen):

@@ -20,6 +20,7 @@ from agentflow_server.errors import ConfigError
 from agentflow_server.interfaces import Agent, Authorizer, Store
 from agentflow_server.limits import open_limiter
 from agentflow_server.limits.address import parse_networks
+from agentflow_server.metrics import Metrics, Tracing, open_metrics, open_tracing
 from agentflow_server.models import JsonObject
 from agentflow_server.runs.naming import GenerateName, load_generator
 from agentflow_server.stores.sqlite import SqliteStore
@@ -41,11 +42,20 @@ class Parts:
     generate_name: GenerateName | None
     guards: Guards
     door_rules: DoorRules
+    metrics: Metrics
+    tracing: Tracing
 
 
 def choose_parts(config: Config) -> Parts:
     """Load the agents, the authentication, the keys. Raises ConfigError with every problem."""
-    store = SqliteStore(config.database_path, runs_per_owner=config.runs.per_principal)
+    watch = config.observability
+    metrics = Metrics() if watch.metrics is None else open_metrics()
+    tracing = Tracing() if watch.traces is None else open_tracing(**watch.traces.model_dump())
+    store = SqliteStore(
+        config.database_path,
+        runs_per_owner=config.runs.per_principal,
+        observe=metrics.database if metrics.is_on else None,
+    )
     errors: list[ConfigError] = []
 
     def attempt(choose: Callable[[], T]) -> T | None:
@@ -70,7 +80,7 @@ def choose_parts(config: Config) -> Parts:
     rules = attempt(lambda: _choose_rules(config))
     if guards is None or agents is None or rules is None or errors:
         raise ConfigError.joined(errors)
-    return Parts(store, agents, generate_name, guards, rules)
+    return Parts(store, agents, generate_name, guards, rules, metrics, tracing)
 
 
 def resource_metadata(config: Config) -> tuple[str, JsonObject] | None:

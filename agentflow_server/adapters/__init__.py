@@ -6,22 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentflow_server.adapters.function import FunctionAgent
-from agentflow_server.adapters.interrupted import AgentInterrupted
 from agentflow_server.errors import ConfigError
-from agentflow_server.importing import load
+from agentflow_server.importing import find_extra, load
 from agentflow_server.interfaces import Agent
 
 if TYPE_CHECKING:
     from agentflow_server.adapters.langgraph_saver import Database
-
-_EXTRAS = {
-    "langgraph": "langgraph",
-    "langchain_core": "langgraph",
-    "tenxgraph": "tenxgraph",
-    "agentflow": "tenxgraph",
-    "injectq": "tenxgraph",
-}
-"""Which extra brings a top-level module."""
 
 _EXPECTED = (
     "expected a function of (messages, config), a compiled graph of LangGraph or 10xgraph, "
@@ -120,8 +110,10 @@ def _adapt(
 
 def _framework_of(found: Any) -> str | None:
     """Which framework made it; without importing one that the user has not imported."""
-    roots = {cls.__module__.partition(".")[0] for cls in type(found).__mro__}
-    return next((extra for module, extra in _EXTRAS.items() if module in roots), None)
+    brought = {find_extra(cls.__module__) for cls in type(found).__mro__}
+    return next(
+        (framework for framework in ("langgraph", "tenxgraph") if framework in brought), None
+    )
 
 
 def _refuse_memory(memory: Mapping[str, Any], reason: str) -> None:
@@ -145,7 +137,7 @@ def _naming_the_extra(setting: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as exc:
-        extra = _EXTRAS.get((exc.name or "").partition(".")[0])
+        extra = find_extra(exc.name)
         if extra is None:
             raise
         raise ConfigError(
@@ -154,4 +146,4 @@ def _naming_the_extra(setting: str) -> Iterator[None]:
         ) from exc
 
 
-__all__ = ["AgentInterrupted", "open_agents"]
+__all__ = ["open_agents"]

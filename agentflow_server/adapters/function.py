@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic_core import to_jsonable_python
 
+from agentflow_server.adapters.asking import Asked, AskingConfig
 from agentflow_server.adapters.shapes import (
     TOOL_FIELDS,
     as_json,
@@ -22,6 +23,7 @@ from agentflow_server.errors import ConfigError
 from agentflow_server.importing import is_async_callable
 from agentflow_server.interfaces import (
     Agent,
+    AgentAsked,
     AgentEvent,
     CustomEvent,
     MessageCompleted,
@@ -48,7 +50,7 @@ class FunctionAgent(Agent):
 
     The function returns text, a message or a list of messages, or yields text as it is written;
     a yielded dict with a `role` is a whole message, any other one an event for the client.
-    Synchronous functions run in threads.
+    Synchronous functions run in threads. A function that asks runs again when it is answered.
     """
 
     kind: ClassVar[str] = "function"
@@ -63,19 +65,30 @@ class FunctionAgent(Agent):
     async def stream(
         self, context: RunContext, messages: Sequence[Message]
     ) -> AsyncGenerator[AgentEvent, None]:
+        config = AskingConfig(context.config, context.answers)
         arguments: list[Any] = [[to_openai(message) for message in messages]]
         if self._takes_config:
-            arguments.append(context.config)  # a private copy already
+            arguments.append(config)
         reply = _Reply()
-        async with aclosing(self._items(partial(self._function, *arguments))) as items:
-            async for item in items:
-                for event in reply.take(item):
-                    yield event
+        call = partial(self._function, *arguments)
+        try:
+            async with aclosing(self._items(call, context.run_id)) as items:
+                async for item in items:
+                    for event in reply.take(item):
+                        yield event
+        except BaseException as exc:
+            if not _is_question(exc):
+                raise
         for event in reply.flush():
             yield event
+        if config.questions.open is not None:
+            yield AgentAsked([config.questions.open])
 
-    async def _items(self, call: Callable[[], Any]) -> AsyncGenerator[Any, None]:
-        result = call() if self._creates_only else await self._threads.run(call)
+    async def settle(self, run_id: str) -> None:
+        await self._threads.settle(run_id)
+
+    async def _items(self, call: Callable[[], Any], run_id: str) -> AsyncGenerator[Any, None]:
+        result = call() if self._creates_only else await self._threads.run(call, run_id)
         if inspect.isawaitable(result):
             result = await result
         if isinstance(result, AsyncIterable):
@@ -87,11 +100,18 @@ class FunctionAgent(Agent):
                 if hasattr(iterator, "aclose"):
                     await iterator.aclose()
         elif isinstance(result, Iterator):
-            async with aclosing(self._threads.iterate(result)) as items:
+            async with aclosing(self._threads.iterate(result, run_id)) as items:
                 async for item in items:
                     yield item
         else:
             yield _Returned(result)
+
+
+def _is_question(error: BaseException) -> bool:
+    """Also when it comes out of a task group."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(Asked)[1] is None
+    return isinstance(error, Asked)
 
 
 class _Reply:

@@ -1,43 +1,35 @@
 """Serves a compiled LangGraph graph, token by token, with its state in our database."""
 
 import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Literal, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
-from langchain_core.messages.utils import convert_to_messages
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._serde import build_serde_allowlist
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import is_invalid_resume
 from langgraph.graph.state import CompiledStateGraph, StateGraph
 from langgraph.store.base import BaseStore
 
-from agentflow_server.adapters.interrupted import AgentInterrupted
+from agentflow_server.adapters.langgraph_resuming import Beginning, find_questions, plan_resuming
 from agentflow_server.adapters.langgraph_saver import Database, GroupCommitSaver
-from agentflow_server.adapters.shapes import (
-    as_json,
-    checked_message,
-    checked_text,
-    to_openai,
-    tool_call,
+from agentflow_server.adapters.langgraph_states import (
+    Graph,
+    ThreadStates,
+    address,
+    has_breakpoints,
+    has_delta_channels,
 )
-from agentflow_server.errors import ConfigError
-from agentflow_server.interfaces import (
-    Agent,
-    AgentEvent,
-    CustomEvent,
-    MessageCompleted,
-    RunContext,
-    TextDelta,
-    ToolCompleted,
-    ToolStarted,
-)
-from agentflow_server.models import Content, JsonObject, Message
+from agentflow_server.adapters.langgraph_turn import Turn
+from agentflow_server.adapters.shapes import to_openai
+from agentflow_server.errors import ConfigError, NotFound
+from agentflow_server.interfaces import Agent, AgentAsked, AgentEvent, HasState, RunContext
+from agentflow_server.models import Interrupt, JsonObject, Message
 
 Durability = Literal["sync", "exit"]
-Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +44,12 @@ _AUTH_KEYS = frozenset(
 NO_RESULT = "The tool was interrupted and has no result."
 
 
-class LangGraphAgent(Agent):
+class LangGraphAgent(Agent, HasState):
     """Claims are in `config["configurable"]`, the caller also in `langgraph_auth_user`.
 
     A graph compiled without a checkpointer gets one of ours. What enters the state's `messages`
-    during the run is the answer; what its models write is streamed while they write it.
+    during the run is the answer; what its models write is streamed while they write it. A run that
+    goes on after a crash tells once more what it has said since it began, or was last resumed.
     """
 
     kind: ClassVar[str] = "langgraph"
@@ -78,8 +71,11 @@ class LangGraphAgent(Agent):
         self._saver = _choose_saver(graph, name, database, checkpointer)
         chosen = {"checkpointer": self._saver or False, "store": _choose_store(graph, name, store)}
         self._graph: Graph = graph.copy(update=chosen)
+        self._states = None if self._saver is None else ThreadStates(self._graph, self._saver)
         self.remembers = self._saver is not None
-        if isinstance(self._saver, InMemorySaver):
+        in_memory = isinstance(self._saver, InMemorySaver)
+        self.resumable = self.remembers and not in_memory and durability == "sync"
+        if in_memory:
             log.warning(
                 "agent %r forgets every conversation when the server stops: its graph has an "
                 "InMemorySaver; compile it without a checkpointer to get a durable one",
@@ -89,7 +85,7 @@ class LangGraphAgent(Agent):
         self._options: dict[str, Any] = {"durability": durability} if self._saver else {}
         self._options["output_keys"] = ["messages"]
         self._options["stream_mode"] = ["values", "messages", "custom"]
-        if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
+        if has_breakpoints(graph):
             # Only here does LangGraph tell that it stopped at such a node.
             self._options["stream_mode"].append("updates")
 
@@ -99,7 +95,7 @@ class LangGraphAgent(Agent):
             await self._saver.open()
         elif self._saver is not None:
             try:
-                await self._saver.aget_tuple(_address("00000000-0000-0000-0000-000000000000"))
+                await self._saver.aget_tuple(address("00000000-0000-0000-0000-000000000000"))
             except NotImplementedError as exc:
                 raise ConfigError(
                     f"agent {self._name!r}: {type(self._saver).__name__} has no async methods; "
@@ -110,17 +106,67 @@ class LangGraphAgent(Agent):
         if self._saver is not None:
             await self._saver.adelete_thread(thread_id)
 
+    async def undo(self, thread_id: str, run_id: str) -> None:
+        if isinstance(self._saver, GroupCommitSaver) and not has_delta_channels(self._graph):
+            await self._saver.forget_run(thread_id, run_id)
+        elif self._states is not None:
+            await self._states.step_back(thread_id, run_id)
+
+    async def get_state(self, thread_id: str) -> JsonObject:
+        return await self._kept_states().get(thread_id)
+
+    async def list_history(
+        self, thread_id: str, *, limit: int, before: str | None = None
+    ) -> list[JsonObject]:
+        return await self._kept_states().list_history(thread_id, limit=limit, before=before)
+
+    async def fork(self, thread_id: str, checkpoint_id: str) -> None:
+        await self._kept_states().fork(thread_id, checkpoint_id)
+
+    async def copy(self, thread_id: str, new_thread_id: str) -> None:
+        await self._kept_states().copy(thread_id, new_thread_id)
+
+    def _kept_states(self) -> ThreadStates:
+        if self._states is None:
+            raise NotFound("This agent keeps no state")
+        return self._states
+
     async def stream(
         self, context: RunContext, messages: Sequence[Message]
     ) -> AsyncGenerator[AgentEvent, None]:
+        beginning = await self._begin(context, messages)
+        if beginning.asked:
+            yield AgentAsked(beginning.asked)
+            return
+        turn = Turn(beginning.told)
+        running = self._graph.astream(beginning.input, _config(context), **self._options)
+        try:
+            async with aclosing(cast("Any", running)) as chunks:
+                async for mode, chunk in chunks:
+                    for event in turn.read(mode, chunk):
+                        yield event
+        except Exception as exc:  # whatever the user's graph raises
+            if not is_invalid_resume(exc):
+                raise
+            log.warning("run %s: the answer does not fit, and is asked for again", context.run_id)
+            turn.stopped = True
+        if turn.stopped:
+            yield AgentAsked(await self._questions(context.thread_id))
+
+    async def _begin(self, context: RunContext, messages: Sequence[Message]) -> Beginning:
+        if self._states is not None and (context.answers or context.attempt > 1):
+            snapshot = await self._graph.aget_state(address(context.thread_id))
+            if (snapshot.metadata or {}).get("run_id") == context.run_id:
+                return await plan_resuming(self._graph, context, snapshot, messages)
+        if context.answers:
+            raise RuntimeError("the graph no longer waits where it asked")
         given = [{**to_openai(message), "id": message.message_id} for message in messages]
-        state = {"messages": [*await self._missing_results(context.thread_id), *given]}
-        turn = _Turn()
-        running = self._graph.astream(state, _config(context), **self._options)
-        async with aclosing(cast("Any", running)) as chunks:
-            async for mode, chunk in chunks:
-                for event in turn.read(mode, chunk):
-                    yield event
+        return Beginning({"messages": [*await self._missing_results(context.thread_id), *given]})
+
+    async def _questions(self, thread_id: str) -> Sequence[Interrupt]:
+        if self._states is None:
+            raise RuntimeError("the graph asked somebody, and has no checkpointer to wait with")
+        return find_questions(await self._graph.aget_state(address(thread_id)))
 
     async def _missing_results(self, thread_id: str) -> list[ToolMessage]:
         """Models refuse a conversation with an unanswered tool call: a crash leaves one."""
@@ -128,7 +174,7 @@ class LangGraphAgent(Agent):
             return []
         if isinstance(self._saver, GroupCommitSaver):
             return _answer_tool_calls(await self._saver.look_ahead(thread_id))
-        return _answer_tool_calls(await self._saver.aget_tuple(_address(thread_id)))
+        return _answer_tool_calls(await self._saver.aget_tuple(address(thread_id)))
 
 
 class AuthenticatedUser(dict[str, Any]):
@@ -140,85 +186,6 @@ class AuthenticatedUser(dict[str, Any]):
         self.is_authenticated = not context.principal.is_anonymous
         self.permissions = sorted(context.principal.scopes)
         super().__init__(context.principal.claims, identity=self.identity)
-
-
-class _Turn:
-    """Turns what LangGraph streams into events; knows the messages it has seen."""
-
-    def __init__(self) -> None:
-        self._seen: set[str | int] | None = None
-        self._writer: tuple[int, str] = (-1, "")
-
-    def read(self, mode: str, chunk: Any) -> Iterator[AgentEvent]:
-        match mode:
-            case "messages":
-                yield from self._read_delta(*chunk)
-            case "custom":
-                yield CustomEvent(as_json(chunk))
-            case "values":
-                yield from self._read_state(chunk["messages"])
-        if mode in {"values", "updates"} and "__interrupt__" in chunk:
-            raise AgentInterrupted("the graph waits at an interrupt")
-
-    def _read_delta(
-        self, message: BaseMessage, metadata: Mapping[str, Any]
-    ) -> Iterator[AgentEvent]:
-        """Of nodes that write at the same time the first is heard: deltas make one message."""
-        if not isinstance(message, AIMessageChunk) or not message.text:
-            return
-        writer = (metadata["langgraph_step"], metadata["langgraph_checkpoint_ns"])
-        if writer[0] != self._writer[0]:
-            self._writer = writer
-        if writer == self._writer:
-            yield TextDelta(checked_text(message.text))
-
-    def _read_state(self, messages: Sequence[Any]) -> Iterator[AgentEvent]:
-        """The first state is the one the run starts with."""
-        if self._seen is None:
-            self._seen = {_identity(message) for message in messages}
-        for message in messages:
-            if _identity(message) not in self._seen:
-                self._seen.add(_identity(message))
-                yield from _read_message(*convert_to_messages([message]))
-
-
-def _read_message(message: BaseMessage) -> Iterator[AgentEvent]:
-    match message:
-        case AIMessage():
-            calls = [
-                tool_call(call["name"], call["id"] or "", call["args"])
-                for call in message.tool_calls
-            ]
-            metadata = {"tool_calls": calls} if calls else {}
-            yield MessageCompleted(
-                checked_message("assistant", _content_of(message), _with_name(message, metadata))
-            )
-            for call in message.tool_calls:
-                yield ToolStarted(call["name"], call["id"] or "", as_json(call["args"]))
-        case ToolMessage():
-            content = _content_of(message)
-            yield ToolCompleted(message.name or "", message.tool_call_id, content)
-            metadata = _with_name(message, {"tool_call_id": message.tool_call_id})
-            yield MessageCompleted(checked_message("tool", content, metadata))
-
-
-def _content_of(message: BaseMessage) -> Content:
-    if isinstance(message.content, str):
-        return message.content
-    return [
-        {"type": "text", "text": part} if isinstance(part, str) else as_json(part)
-        for part in message.content
-    ]
-
-
-def _with_name(message: BaseMessage, metadata: JsonObject) -> JsonObject:
-    return {**metadata, "name": message.name} if message.name else metadata
-
-
-def _identity(message: Any) -> str | int:
-    """Messages have ids, unless the state's reducer is not LangGraph's `add_messages`."""
-    given = message.get("id") if isinstance(message, dict) else message.id
-    return given or id(message)
 
 
 def _answer_tool_calls(saved: CheckpointTuple | None) -> list[ToolMessage]:
@@ -258,10 +225,6 @@ def _config(context: RunContext) -> RunnableConfig:
     if "tags" in context.client_config:
         config["tags"] = context.client_config["tags"]
     return config
-
-
-def _address(thread_id: str) -> RunnableConfig:
-    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
 
 
 def _check_messages(graph: object, name: str) -> None:

@@ -24,6 +24,28 @@ T = TypeVar("T")
 _ADDRESS = ("thread_id", "checkpoint_ns", "checkpoint_id", "run_id")
 """What a checkpoint keeps of `configurable`: LangGraph would store every claim beside it."""
 
+_DELETE_RUN = """
+    DELETE FROM checkpoints
+    WHERE thread_id = :thread AND json_extract(CAST(metadata AS TEXT), '$.run_id') = :run
+"""
+_DELETE_WRITES_OF_RUN = """
+    DELETE FROM writes WHERE thread_id = :thread AND (checkpoint_ns, checkpoint_id) IN (
+        SELECT checkpoint_ns, checkpoint_id FROM checkpoints
+        WHERE thread_id = :thread AND json_extract(CAST(metadata AS TEXT), '$.run_id') = :run)
+"""
+_COPY_CHECKPOINTS = """
+    INSERT OR REPLACE INTO checkpoints (
+        thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
+    SELECT ?, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
+    FROM checkpoints WHERE thread_id = ?
+"""
+_COPY_WRITES = """
+    INSERT OR REPLACE INTO writes (
+        thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, value)
+    SELECT ?, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, value
+    FROM writes WHERE thread_id = ?
+"""
+
 _at_hand: ContextVar[tuple[str, CheckpointTuple | None] | None] = ContextVar(
     "_at_hand", default=None
 )
@@ -121,6 +143,22 @@ class GroupCommitSaver(SqliteSaver):
 
     async def adelete_thread(self, thread_id: str) -> None:
         await self._database.write(lambda at: self._session(at).delete_thread(thread_id))
+
+    async def forget_run(self, thread_id: str, run_id: str) -> None:
+        """Delete what one run has saved."""
+
+        def delete(at: sqlite3.Connection) -> None:
+            for statement in (_DELETE_WRITES_OF_RUN, _DELETE_RUN):
+                at.execute(statement, {"thread": thread_id, "run": run_id})
+
+        await self._database.write(delete)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        def copy_rows(at: sqlite3.Connection) -> None:
+            for statement in (_COPY_CHECKPOINTS, _COPY_WRITES):
+                at.execute(statement, (target_thread_id, source_thread_id))
+
+        await self._database.write(copy_rows)
 
     def _session(self, connection: "sqlite3.Connection | _Statements") -> "_Session":
         # A copy, because making one costs as much as what it is used for.

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic_core import to_jsonable_python
 
@@ -63,9 +63,14 @@ def json_copy(value: Any, what: str) -> Any:
         raise TypeError(f"expected JSON in {what!r}: {exc}") from exc
 
 
-def as_json(value: Any) -> Any:
+def as_json(value: Any, *, bytes_mode: Literal["utf8", "base64"] = "utf8") -> Any:
     """JSON for something that is only shown: what JSON cannot say becomes its type's name."""
-    return to_jsonable_python(value, fallback=lambda other: f"<{type(other).__name__}>")
+    return to_jsonable_python(
+        value,
+        bytes_mode=bytes_mode,
+        inf_nan_mode="null",
+        fallback=lambda other: f"<{type(other).__name__}>",
+    )
 
 
 def _checked_content(content: object) -> Content:

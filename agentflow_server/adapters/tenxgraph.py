@@ -1,31 +1,28 @@
 """Serves a compiled graph of 10xgraph, or of 10xscale-agentflow, the same under its old name."""
 
 import copy
+import json
 import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from importlib import import_module
 from itertools import combinations
 from typing import Any, ClassVar
 
-from agentflow_server.adapters.interrupted import AgentInterrupted
-from agentflow_server.adapters.shapes import as_json, checked_message, checked_text
+from agentflow_server.adapters.shapes import as_json
+from agentflow_server.adapters.tenxgraph_turn import Turn, call_ids
 from agentflow_server.errors import ConfigError
-from agentflow_server.interfaces import (
-    Agent,
-    AgentEvent,
-    CustomEvent,
-    MessageCompleted,
-    RunContext,
-    TextDelta,
-    ToolCompleted,
-    ToolStarted,
-)
-from agentflow_server.models import Content, JsonObject, Message
+from agentflow_server.interfaces import Agent, AgentAsked, AgentEvent, RunContext
+from agentflow_server.models import Interrupt, JsonObject, Message
 
 log = logging.getLogger(__name__)
 
 START = "__start__"
+_RUN = "agentflow_run_id"
+"""Where the message of a run says whose it is."""
+
+_REMOTE_TOOL = "remote_tool_call"
+_RESUME_VALUES = "interrupt_resume"
 NO_RESULT = "The tool was interrupted and has no result."
 
 
@@ -72,34 +69,36 @@ class TenxGraphAgent(Agent):
         await self._graph.aclose()
 
     async def forget(self, thread_id: str) -> None:
-        try:
-            owner = await self.checkpointer.aget_thread_owner(thread_id)
-        except NotImplementedError:
-            owner = None
-        config = {"thread_id": thread_id, "user_id": owner or "anonymous"}
+        config = await self._thread_config(thread_id)
         await self.checkpointer.aclear_state(config)
         await self.checkpointer.aclean_thread(config)
         if await self.checkpointer.aget_state_cache(config) is not None:
             # 10xscale-agentflow clears only what is not cached, and reads the cache first.
             await self.checkpointer.aput_state_cache(config, copy.deepcopy(self._first_state))
 
+    async def undo(self, thread_id: str, run_id: str) -> None:
+        """Cuts the run's messages off. What else its nodes put into the state stays there: a
+        checkpointer of 10xgraph keeps one state of a thread and none of the earlier ones."""
+        config = await self._thread_config(thread_id)
+        state = await self._load(config)
+        if state is None:
+            return
+        for place, message in enumerate(state.context):
+            if message.metadata.get(_RUN) == run_id:
+                state.context = state.context[:place]
+                await self._save_settled(config, state)
+                return
+
     async def stream(
         self, context: RunContext, messages: Sequence[Message]
     ) -> AsyncGenerator[AgentEvent, None]:
         config = _config(context)
-        turn = _Turn()
+        begun = await self._begin(context, config, messages)
+        turn = Turn()
         ended = False
         with self.container.context():
             try:
-                chunks = self._graph.astream(
-                    # Without `state`, a turn after a crash would go on in the middle of the graph.
-                    {
-                        "messages": [self._user_message(messages[-1])],
-                        "state": {"current_node": START},
-                    },
-                    config,
-                    self._granularity,
-                )
+                chunks = self._graph.astream(begun, config, self._granularity)
                 async with aclosing(chunks):
                     async for chunk in chunks:
                         for event in turn.read(chunk):
@@ -108,6 +107,64 @@ class TenxGraphAgent(Agent):
             finally:
                 if not ended:
                     await self._settle(config)
+        if turn.stopped:
+            yield AgentAsked(self._find_questions(await self._load(config)))
+
+    async def _begin(
+        self, context: RunContext, config: JsonObject, messages: Sequence[Message]
+    ) -> JsonObject:
+        """The graph's input. `resume_data` of 10xgraph is the same."""
+        state = await self._load(config)
+        waits = state is not None and state.is_interrupted()
+        if context.answers:
+            if not waits:
+                raise RuntimeError("the graph no longer waits where it asked")
+            return self._resume(state, context.answers[-1])
+        if waits:
+            await self._save_settled(config, state)
+        message = self._user_message(messages[-1])
+        message.metadata = {**message.metadata, _RUN: context.run_id}
+        # Without `state`, a turn after a crash would go on in the middle of the graph.
+        return {"messages": [message], "state": {"current_node": START}}
+
+    def _find_questions(self, state: Any) -> Sequence[Interrupt]:
+        meta = state.execution_meta
+        if meta.interrupt_reason == _REMOTE_TOOL:
+            return [
+                Interrupt(interrupt_id=call["id"], value=as_json(call))
+                for call in _unanswered_calls(state.context)
+            ]
+        asked = (meta.interrupt_data or {}).get("interrupt")
+        if asked is None:  # the graph stops before or after a node: may it go on?
+            stop = f"{meta.status.value}:{meta.interrupted_node}:{meta.step}"
+            return [Interrupt(interrupt_id=stop, value=None)]
+        extra = {key: asked[key] for key in ("message", "response_schema") if asked.get(key)}
+        value = {"value": asked["value"], **extra} if extra else asked["value"]
+        return [Interrupt(interrupt_id=asked["id"], value=as_json(value))]
+
+    def _resume(self, state: Any, answers: JsonObject) -> JsonObject:
+        questions = [question.interrupt_id for question in self._find_questions(state)]
+        given = [answers[key] for key in questions if key in answers]
+        if len(given) < len(questions):
+            raise RuntimeError("the graph waits for something else than what was answered")
+        if state.execution_meta.interrupt_reason == _REMOTE_TOOL:
+            results = zip(questions, map(_as_text, given), strict=True)
+            return {"messages": [self._tool_message(*result) for result in results]}
+        if (state.execution_meta.interrupt_data or {}).get("interrupt"):
+            return {"resume": given[0]}
+        return {"value": given[0]}  # in a key of ours: others would change the state
+
+    async def _load(self, config: JsonObject) -> Any:
+        """What a run would start with."""
+        cached = await self.checkpointer.aget_state_cache(config)
+        return cached or await self.checkpointer.aget_state(config)
+
+    async def _thread_config(self, thread_id: str) -> JsonObject:
+        try:
+            owner = await self.checkpointer.aget_thread_owner(thread_id)
+        except NotImplementedError:
+            owner = None
+        return {"thread_id": thread_id, "user_id": owner or "anonymous"}
 
     def _user_message(self, message: Message) -> Any:
         if isinstance(message.content, str):
@@ -130,79 +187,29 @@ class TenxGraphAgent(Agent):
     async def _settle(self, config: JsonObject) -> None:
         """Let the next message start a turn, and not go on in the middle of this one."""
         try:
-            state = await self.checkpointer.aget_state_cache(
-                config
-            ) or await self.checkpointer.aget_state(config)
-            if state is None:
-                return
-            state.clear_interrupt()
-            state.set_current_node(START)
-            state.execution_meta.step = 0
-            state.context = [*state.context, *self._missing_results(state.context)]
-            await self.checkpointer.aput_state(config, state)
-            await self.checkpointer.aput_state_cache(config, state)
+            state = await self._load(config)
+            if state is not None:
+                await self._save_settled(config, state)
         except Exception:  # the user's checkpointer; what made the turn fail matters more
             log.exception("thread %s cannot be settled after a failed turn", config["thread_id"])
 
-    def _missing_results(self, conversation: Sequence[Any]) -> list[Any]:
-        """Models refuse a conversation with an unanswered tool call."""
-        answered: set[str] = set()
-        for message in reversed(conversation):
-            if message.role != "tool":
-                calls = message.tools_calls or []
-                return [
-                    self._types.Message.tool_message(
-                        [
-                            self._types.ToolResultBlock(
-                                call_id=call["id"], output=NO_RESULT, is_error=True
-                            )
-                        ]
-                    )
-                    for call in calls
-                    if call["id"] not in answered
-                ]
-            answered.update(_call_ids(message))
-        return []
+    async def _save_settled(self, config: JsonObject, state: Any) -> None:
+        state.clear_interrupt()
+        state.set_current_node(START)
+        state.execution_meta.step = 0
+        state.execution_meta.internal_data.pop(_RESUME_VALUES, None)
+        # Models refuse a conversation with an unanswered tool call.
+        missing = [
+            self._tool_message(call["id"], NO_RESULT, is_error=True)
+            for call in _unanswered_calls(state.context)
+        ]
+        state.context = [*state.context, *missing]
+        await self.checkpointer.aput_state(config, state)
+        await self.checkpointer.aput_state_cache(config, state)
 
-
-class _Turn:
-    """Turns what 10xgraph streams into events; knows the messages it has passed on."""
-
-    def __init__(self) -> None:
-        self._seen: set[str | int] = set()
-
-    def read(self, chunk: Any) -> Iterator[AgentEvent]:
-        data = chunk.data or {}
-        match str(chunk.event), data.get("status"):
-            case "message", _ if chunk.message is None:
-                yield CustomEvent(as_json(data))
-            case "message", _:
-                yield from self._read_message(chunk.message, data.get("tool_name", ""))
-            case "updates", "invoking_tool":
-                yield ToolStarted(data["tool_name"], data["tool_call_id"], as_json(data["args"]))
-            case "updates", "interrupted":
-                raise AgentInterrupted("the graph waits at an interrupt")
-            case "updates", _ if data.get("is_interrupted"):
-                raise AgentInterrupted("the graph waits before or after a node")
-            case "error", "tool_failed" if "error" in data:
-                yield from _tool_completed(data["tool_name"], data["tool_call_id"], data["error"])
-            case "error", "tool_failed":
-                yield CustomEvent(as_json(data))
-
-    def _read_message(self, message: Any, tool_name: str) -> Iterator[AgentEvent]:
-        if message.delta:
-            if text := message.text():
-                yield TextDelta(checked_text(text))
-            return
-        if message.message_id in self._seen or message.role == "user":
-            return  # the question is echoed
-        self._seen.add(message.message_id)
-        if message.role == "tool":
-            call_id = next(iter(_call_ids(message)), "")
-            yield from _tool_completed(tool_name, call_id, message.text())
-        else:
-            metadata = {"tool_calls": message.tools_calls} if message.tools_calls else {}
-            yield MessageCompleted(checked_message(message.role, _content_of(message), metadata))
+    def _tool_message(self, call_id: str, output: str, *, is_error: bool = False) -> Any:
+        block = self._types.ToolResultBlock(call_id=call_id, output=output, is_error=is_error)
+        return self._types.Message.tool_message([block])
 
 
 def find_conflicts(agents: Mapping[str, Agent]) -> list[str]:
@@ -216,26 +223,18 @@ def find_conflicts(agents: Mapping[str, Agent]) -> list[str]:
     ]
 
 
-def _tool_completed(name: str, call_id: str, result: str) -> Iterator[AgentEvent]:
-    yield ToolCompleted(name, call_id, result)
-    metadata = {"tool_call_id": call_id, **({"name": name} if name else {})}
-    yield MessageCompleted(checked_message("tool", result, metadata))
+def _as_text(result: Any) -> str:
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
-def _call_ids(message: Any) -> list[str]:
-    return [block.call_id for block in message.content if block.type == "tool_result"]
-
-
-def _content_of(message: Any) -> Content:
-    """Text where there is nothing else; what the model thought is not part of its answer."""
-    blocks = [
-        block
-        for block in message.content
-        if block.type not in {"reasoning", "tool_call", "remote_tool_call"}
-    ]
-    if all(block.type == "text" for block in blocks):
-        return "".join(block.text for block in blocks)
-    return [block.model_dump(mode="json", exclude_none=True) for block in blocks]
+def _unanswered_calls(conversation: Sequence[Any]) -> Sequence[JsonObject]:
+    """The calls that the newest messages leave without a result."""
+    answered: set[str] = set()
+    for message in reversed(conversation):
+        if message.role != "tool":
+            return [call for call in message.tools_calls or [] if call["id"] not in answered]
+        answered.update(call_ids(message))
+    return []
 
 
 def _config(context: RunContext) -> JsonObject:

@@ -3,8 +3,10 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
+from agentflow_server.adapters.asking import Asked
 from agentflow_server.daemon_threads import DaemonThreads
 
 T = TypeVar("T")
@@ -24,12 +26,32 @@ class AgentThreads:
 
     def __init__(self, limit: int) -> None:
         self._threads = DaemonThreads(limit)
+        self._running: dict[str, set[asyncio.Future[None]]] = {}
 
-    async def run(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[], T], run_id: str) -> T:
         """Call it in a thread of its own, which sees the caller's context variables."""
-        return await self._threads.run(call)
+        end = asyncio.get_running_loop().create_future()
+        self._running.setdefault(run_id, set()).add(end)
+        result = await self._threads.run(
+            partial(_catch_question, call), ended=partial(self._end, run_id, end)
+        )
+        if isinstance(result, Asked):
+            raise result
+        return result
 
-    async def iterate(self, iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    async def settle(self, run_id: str) -> None:
+        """Return when none of the run's calls goes on any more."""
+        while calls := self._running.get(run_id):
+            await asyncio.wait(calls)
+
+    def _end(self, run_id: str, end: asyncio.Future[None]) -> None:
+        end.set_result(None)
+        calls = self._running[run_id]
+        calls.discard(end)
+        if not calls:
+            del self._running[run_id]
+
+    async def iterate(self, iterator: Iterator[Any], run_id: str) -> AsyncGenerator[Any, None]:
         """The iterator's items as they come, all of it run in one thread.
 
         When the reader stops early, a generator is closed where it next yields.
@@ -51,7 +73,7 @@ class AgentThreads:
                     iterator.close()
 
         # A task, not a task group: whoever reads may do so inside a cancel scope of his own.
-        pumping = asyncio.create_task(self.run(pump))
+        pumping = asyncio.create_task(self.run(pump, run_id))
         pumping.add_done_callback(lambda _: items.put_nowait(_END))
         try:
             while (item := await items.get()) is not _END:
@@ -63,3 +85,11 @@ class AgentThreads:
             room.release()
             pumping.cancel()
             await asyncio.gather(pumping, return_exceptions=True)
+
+
+def _catch_question(call: Callable[[], T]) -> T | Asked:
+    """A question travels as a value: of what is no Exception, nothing else leaves a thread."""
+    try:
+        return call()
+    except Asked as asked:
+        return asked

@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
+from agentflow_server.log_context import ContextFilter, describe_ids
+
 _UNSAFE = re.compile(
     # Control characters, line separators, bidirectional marks, lone surrogates.
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
@@ -43,7 +45,7 @@ class HumanFormatter(logging.Formatter):
         if self._colour:
             level = f"\x1b[{_COLOURS.get(record.levelname, 0)}m{level}\x1b[0m"
             time = f"\x1b[2m{time}\x1b[0m"
-        lines = [f"{time} {level} {escape(record.getMessage().rstrip())}"]
+        lines = [f"{time} {level} {escape(record.getMessage().rstrip() + describe_ids(record))}"]
         lines += map(escape, _find_traceback(self, record).splitlines())
         return "\n".join(lines)
 
@@ -75,6 +77,7 @@ def set_up_logs(level: str, *, as_json: bool = False, stream: TextIO | None = No
     """Send the records of everybody to `stream` (stderr), at most `level` in detail."""
     target = stream or sys.stderr
     handler = logging.StreamHandler(target)
+    handler.addFilter(ContextFilter())
     handler.setFormatter(
         JsonFormatter() if as_json else HumanFormatter(colour=wants_colour(target))
     )

@@ -42,6 +42,12 @@ class LimitsConfig(Section):
     concurrent_requests: int | None = Field(
         default=None, ge=1, description="Requests at a time; one more is a 503. null: no limit."
     )
+    websocket_idle: float = Field(
+        default=300.0, gt=0, le=86_400, description="Seconds a WebSocket may be silent."
+    )
+    websockets_per_principal: int = Field(
+        default=32, ge=1, description="WebSockets of each caller at a time; one more is a 429."
+    )
     trusted_proxies: list[Network] = Field(
         default=[], description="Networks whose X-Forwarded-For is believed."
     )
@@ -211,7 +217,28 @@ class AuditConfig(Section):
         return value
 
 
+class MetricsConfig(Section):
+    """Where Prometheus finds the metrics: a port of their own, which asks for no credential."""
+
+    host: Text = Field(default="127.0.0.1")
+    port: int = Field(default=9464, ge=0, le=65535)
+
+
+class TracesConfig(Section):
+    """Where OpenTelemetry's traces are sent."""
+
+    endpoint: Text | None = Field(
+        default=None,
+        description="Base URL of an OTLP collector; null: what OTEL_EXPORTER_OTLP_ENDPOINT says.",
+    )
+    trust_parent: bool = Field(
+        default=True, description="Whether a request's traceparent is the parent of its span."
+    )
+
+
 class ObservabilityConfig(Section):
     """What the server tells about itself."""
 
     audit: AuditConfig = AuditConfig()
+    metrics: MetricsConfig | None = None
+    traces: TracesConfig | None = None

@@ -123,3 +123,31 @@ class Agent(ABC):
 
     async def close(self) -> None:
         """Called once, after the last run."""
+
+
+class HasState(ABC):
+    """Beside Agent, for one whose framework keeps the states of a thread as checkpoints.
+
+    A state is `{values, next, interrupts, checkpoint_id, parent_checkpoint_id, created_at,
+    metadata}`, all of it JSON and nothing of it a claim; without any, `checkpoint_id` is null.
+    An agent whose `remembers` is False has none. Nothing here may happen while a run is executed
+    on the thread.
+    """
+
+    @abstractmethod
+    async def get_state(self, thread_id: str) -> JsonObject:
+        """The newest one."""
+
+    @abstractmethod
+    async def list_history(
+        self, thread_id: str, *, limit: int, before: str | None = None
+    ) -> list[JsonObject]:
+        """Up to `limit` states, the newest first; only those older than the checkpoint `before`."""
+
+    @abstractmethod
+    async def fork(self, thread_id: str, checkpoint_id: str) -> None:
+        """Make that checkpoint's state the newest one. Raises NotFound."""
+
+    @abstractmethod
+    async def copy(self, thread_id: str, new_thread_id: str) -> None:
+        """Give another thread the same states. May be called again after a failure."""

@@ -16,6 +16,7 @@ from agentflow_server.models import (
     NewRun,
     Page,
     PendingInterrupt,
+    QueueState,
     Revocation,
     Run,
     RunOutcome,
@@ -217,6 +218,10 @@ class Store(ABC):
     @abstractmethod
     async def waiting_threads(self) -> Sequence[str]:
         """Threads with a pending run and none running."""
+
+    @abstractmethod
+    async def read_queue(self) -> QueueState:
+        """How many runs there are to do, of all owners."""
 
     @abstractmethod
     async def get_run(self, owner: str, thread_id: str, run_id: str) -> Run:

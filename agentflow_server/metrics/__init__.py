@@ -1,7 +1,7 @@
 """What the server counts and traces: for Prometheus and OpenTelemetry, or not at all."""
 
 from agentflow_server.errors import ConfigError
-from agentflow_server.metrics.counting import CountedMetrics, Metrics, QueueState
+from agentflow_server.metrics.counting import CountedMetrics, Metrics
 from agentflow_server.metrics.listener import MetricsListener
 from agentflow_server.metrics.tracing import NO_SPAN, Span, Tracing
 
@@ -38,7 +38,6 @@ __all__ = [
     "CountedMetrics",
     "Metrics",
     "MetricsListener",
-    "QueueState",
     "Span",
     "Tracing",
     "open_metrics",

@@ -2,27 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from agentflow_server.models import RunStatus
+from agentflow_server.models import QueueState, RunStatus
 
 AuthResult = Literal["success", "failure", "error"]
 Operation = Literal["read", "write"]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """Runs in the database, of all replicas.
-
-    `ready` are the pending ones that could start now: their time has come and their thread is
-    free. `oldest_seconds` is how long the oldest of those has been waiting, 0 if there is none.
-    """
-
-    running: int
-    pending: int
-    ready: int
-    oldest_seconds: float
 
 
 class Metrics:

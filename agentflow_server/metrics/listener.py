@@ -9,7 +9,8 @@ from typing import Self
 from anyio import to_thread
 
 from agentflow_server.errors import AgentflowError, ConfigError
-from agentflow_server.metrics.counting import CountedMetrics, QueueState
+from agentflow_server.metrics.counting import CountedMetrics
+from agentflow_server.models import QueueState
 
 log = logging.getLogger(__name__)
 

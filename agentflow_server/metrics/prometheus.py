@@ -7,9 +7,9 @@ from typing import Any, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from agentflow_server.metrics.counting import AuthResult, CountedMetrics, Operation, QueueState
+from agentflow_server.metrics.counting import AuthResult, CountedMetrics, Operation
 from agentflow_server.metrics.labels import auth_method, auth_reason, find_method, find_route
-from agentflow_server.models import RunStatus
+from agentflow_server.models import QueueState, RunStatus
 
 # A turn is a request, too, and may take minutes.
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

@@ -1,10 +1,12 @@
 """Reading a run's events while they are written, and waiting for its end."""
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from agentflow_server.errors import NotFound, RunFailed, ServerStopping
 from agentflow_server.interfaces import EventBus, Store, Subscription
+from agentflow_server.metrics import Metrics
 from agentflow_server.models import (
     TERMINAL_EVENTS,
     Event,
@@ -37,7 +39,8 @@ class Turn:
 class Reader:
     """Hears of events from the bus; what the bus has lost, the store has."""
 
-    def __init__(self, store: Store, bus: EventBus) -> None:
+    def __init__(self, store: Store, bus: EventBus, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._store = store
         self._bus = bus
 
@@ -98,6 +101,7 @@ class Reader:
                     fresh = [event for event in events if event.seq > after]
                     if fresh and fresh[0].seq != after + 1:
                         break  # the bus dropped something: the store has it
+                    self._note_lag(fresh)
                     for event in fresh:
                         after = event.seq
                         yield event
@@ -106,6 +110,14 @@ class Reader:
                 else:
                     may_be_over = True
                     yield None
+
+    def _note_lag(self, events: Sequence[Event]) -> None:
+        if not self._metrics.is_on:
+            return
+        now = time.time()
+        for event in events:
+            if event.made_at is not None:
+                self._metrics.event_delivered(max(0.0, now - event.made_at))
 
     async def _read(self, run_id: str, after: int) -> Sequence[Event]:
         return await self._store.list_events(run_id, after=after, limit=EVENTS_PER_READ)

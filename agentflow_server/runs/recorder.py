@@ -1,6 +1,7 @@
 """Turns what an agent yields into stored messages and events."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,7 +133,7 @@ class Recorder:
         if outcome.interrupts:
             data["interrupts"] = [interrupt.model_dump() for interrupt in outcome.interrupts]
         kind = _LAST_EVENTS.get(outcome.status, "run.failed")
-        return Event(run.run_id, self._seq + 1, kind, data)
+        return Event(run.run_id, self._seq + 1, kind, data, time.time())
 
     def _current_message(self) -> str:
         if self._message_id is None:
@@ -159,7 +160,8 @@ class Recorder:
 
     def _add(self, kind: EventType, data: JsonObject) -> None:
         self._seq += 1
-        self._waiting.append(Event(self._active.run.run_id, self._seq, kind, data))
+        event = Event(self._active.run.run_id, self._seq, kind, data, time.time())
+        self._waiting.append(event)
 
     async def _schedule(self, *, urgent: bool) -> None:
         full = len(self._waiting) >= BATCH_EVENTS

@@ -17,7 +17,9 @@ from agentflow_server.errors import (
     ServerStopping,
 )
 from agentflow_server.interfaces import Agent, Engine, EventBus, Store
+from agentflow_server.metrics import Metrics
 from agentflow_server.models import (
+    UNKNOWN_ORIGIN,
     ActiveRun,
     Answer,
     Content,
@@ -26,6 +28,7 @@ from agentflow_server.models import (
     JsonObject,
     NewRun,
     OnBusy,
+    Origin,
     Principal,
     Run,
     StartedRun,
@@ -51,19 +54,26 @@ class TurnRequest:
     config: JsonObject
     on_busy: OnBusy = "enqueue"
     start_after: datetime | None = None
+    origin: Origin = UNKNOWN_ORIGIN
 
 
 class Runner:
     """The door to everything that happens on threads."""
 
     def __init__(
-        self, store: Store, bus: EventBus, engine: Engine, agents: Mapping[str, Agent]
+        self,
+        store: Store,
+        bus: EventBus,
+        engine: Engine,
+        agents: Mapping[str, Agent],
+        *,
+        metrics: Metrics | None = None,
     ) -> None:
         self.store = store
         self.agents = agents
         self._bus = bus
         self._engine = engine
-        self._reader = Reader(store, bus)
+        self._reader = Reader(store, bus, metrics or Metrics())
         self._default_agent = next(iter(agents))
         self._starting: set[asyncio.Task[Any]] = set()
 
@@ -251,4 +261,5 @@ class Runner:
             config=request.config,
             on_busy=request.on_busy,
             start_after=request.start_after,
+            origin=request.origin,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from agentflow_server.engines.embedded import STOPPED
 from agentflow_server.errors import AgentflowError, LeaseLost, StoreUnavailable
 from agentflow_server.interfaces import Agent, AgentAsked, EventBus, Store
+from agentflow_server.log_context import bind
+from agentflow_server.metrics import Metrics, Tracing
 from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome, Stop
 from agentflow_server.runs.context import build_context
 from agentflow_server.runs.naming import Namer
@@ -68,7 +71,12 @@ class Worker:
         agents: Mapping[str, Agent],
         namer: Namer,
         rules: RunRules | None = None,
+        *,
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
         self._store = store
         self._bus = bus
         self._agents = agents
@@ -84,19 +92,34 @@ class Worker:
         Never raises anything but CancelledError, when the server stops; the end of the run is
         stored then, too, unless the database refuses it for a while.
         """
-        recorder = Recorder(self._store, self._bus, active)
-        try:
-            outcome = await self._take_turn(active, recorder)
-        except asyncio.CancelledError:
-            self._stopping = True
-            await self._finish(recorder, active, RunOutcome("error", STOPPED))
-            raise
-        finally:
-            self._told_early.pop(active.run.run_id, None)
-        following = await self._finish(recorder, active, outcome)
-        if active.turn == 1 and not outcome.forget:
-            self._namer.name_later(active)
-        return following
+        run, origin = active.run, active.origin
+        with (
+            bind(request=origin.request_id, thread=run.thread_id, run=run.run_id),
+            self._tracing.run_span(
+                origin.traceparent,
+                run_id=run.run_id,
+                thread_id=run.thread_id,
+                agent=run.agent,
+                attempt=run.attempt,
+            ) as span,
+        ):
+            recorder = Recorder(self._store, self._bus, active)
+            begun = time.perf_counter()
+            self._metrics.run_started()
+            outcome = RunOutcome("error", STOPPED)
+            try:
+                outcome = await self._take_turn(active, recorder)
+                return await self._finish(recorder, active, outcome)
+            except asyncio.CancelledError:
+                self._stopping = True
+                await self._finish(recorder, active, outcome)
+                raise
+            finally:
+                self._told_early.pop(run.run_id, None)
+                self._metrics.run_ended(outcome.status, time.perf_counter() - begun)
+                span.ended(outcome.status, None if outcome.error is None else outcome.error.code)
+                if active.turn == 1 and not outcome.forget:
+                    self._namer.name_later(active)
 
     def stop(self, run_id: str, how: Stop) -> None:
         """End a run that is being executed, or is about to be."""

@@ -10,7 +10,16 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
-from agentflow_server.models import ActiveRun, Event, Interrupt, Message, Run, RunError, Thread
+from agentflow_server.models import (
+    ActiveRun,
+    Event,
+    Interrupt,
+    Message,
+    Origin,
+    Run,
+    RunError,
+    Thread,
+)
 
 Row = Sequence[Any]
 
@@ -27,7 +36,7 @@ MESSAGE_COLUMNS = """
     messages.created_at, messages.metadata"""
 ACTIVE_COLUMNS = f"""
     {RUN_COLUMNS}, runs.owner, runs.turn, runs.lease, runs.claims, runs.config, runs.answers,
-    runs.stopping,
+    runs.stopping, runs.request_id, runs.traceparent,
     (SELECT coalesce(max(seq), 0) FROM run_events WHERE run_events.run_id = runs.run_id),
     {MESSAGE_COLUMNS}"""
 
@@ -107,18 +116,19 @@ def read_messages(rows: Iterable[Row]) -> list[Message]:
 
 def read_active(row: Row) -> ActiveRun:
     run, rest = row[:_RUN_WIDTH], row[_RUN_WIDTH:]
-    owner, turn, lease, claims, config, answers, stopping, last_seq = rest[:8]
+    owner, turn, lease, claims, config, answers, stopping, *origin, last_seq = rest[:10]
     return ActiveRun(
         run=read_run(run),
         owner=owner,
         turn=turn,
         lease=lease,
-        message=read_messages([rest[8:]])[0],
+        message=read_messages([rest[10:]])[0],
         claims=from_json(claims),
         config=from_json(config),
         last_seq=last_seq,
         answers=() if answers is None else from_json(answers),
         stopping=stopping,
+        origin=Origin(*origin),
     )
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from anyio import to_thread
 
@@ -25,6 +26,7 @@ from agentflow_server.models import (
     NewRun,
     Page,
     PendingInterrupt,
+    QueueState,
     Revocation,
     Run,
     RunOutcome,
@@ -47,6 +49,8 @@ from agentflow_server.stores.sqlite_file import OpenFile, open_file
 from agentflow_server.stores.writer import Writer
 
 log = logging.getLogger(__name__)
+
+Observe = Callable[[Literal["read", "write"], float], None]
 
 _PURGED_AT_ONCE = 100
 _TOUCH = "UPDATE schema_migrations SET applied_at = applied_at WHERE version = 1"
@@ -74,11 +78,18 @@ class SqliteStore(Store, CredentialStore):
     """
 
     def __init__(
-        self, path: Path, *, exclusive: bool = True, runs_per_owner: int | None = None
+        self,
+        path: Path,
+        *,
+        exclusive: bool = True,
+        runs_per_owner: int | None = None,
+        observe: Observe | None = None,
     ) -> None:
+        """`observe` is told how long each operation took, its time in the queue included."""
         self._path = path
         self._exclusive = exclusive
         self._runs_per_owner = runs_per_owner
+        self._observe = observe
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
@@ -99,14 +110,33 @@ class SqliteStore(Store, CredentialStore):
         back, and must not return anything that needs the connection. A caller that is cancelled
         does not know whether it happened. Raises StoreUnavailable when nothing can be written.
         """
-        return await self._get_open().writer.submit(operation)
+        submit = self._get_open().writer.submit
+        return await (
+            submit(operation) if self._observe is None else self._timed("write", submit, operation)
+        )
 
     async def read(self, operation: Operation[T]) -> T:
         """Run `operation(connection)` in a reader thread, on one read-only snapshot.
 
         Every write awaited before is seen. What it raises passes through.
         """
-        return await self._get_open().readers.submit(operation)
+        submit = self._get_open().readers.submit
+        return await (
+            submit(operation) if self._observe is None else self._timed("read", submit, operation)
+        )
+
+    async def _timed(
+        self,
+        kind: Literal["read", "write"],
+        submit: Callable[[Operation[T]], Awaitable[T]],
+        operation: Operation[T],
+    ) -> T:
+        assert self._observe is not None  # noqa: S101 – asked by the caller
+        begun = time.perf_counter()
+        try:
+            return await submit(operation)
+        finally:
+            self._observe(kind, time.perf_counter() - begun)
 
     def _get_open(self) -> _Open:
         if self._open is None:
@@ -288,6 +318,9 @@ class SqliteStore(Store, CredentialStore):
 
     async def waiting_threads(self) -> Sequence[str]:
         return await self._read(runs_sql.list_waiting)
+
+    async def read_queue(self) -> QueueState:
+        return await self._read(runs_sql.read_queue)
 
     async def get_run(self, owner: str, thread_id: str, run_id: str) -> Run:
         return await self._read(

@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from agentflow_server.errors import (
     IdempotencyMismatch,
@@ -22,6 +23,7 @@ from agentflow_server.models import (
     Message,
     NewRun,
     Page,
+    QueueState,
     Run,
     RunOutcome,
     RunStatus,
@@ -53,8 +55,8 @@ GET_THREAD = f"""
     WHERE thread_id = ? AND owner = ? AND hidden = 0"""
 _INSERT = """
     INSERT INTO runs (run_id, thread_id, owner, agent, turn, status, lease, claims, config,
-        created_at, started_at, start_after)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        created_at, started_at, start_after, request_id, traceparent)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _TAKE_TURN = """
     UPDATE threads SET agent = ?1, next_turn = ?2, updated_at = ?3,
         status = CASE WHEN ?4 THEN status ELSE 'busy' END,
@@ -90,6 +92,13 @@ WAITING = """
         SELECT 1 FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.status = 'running')
     GROUP BY thread_id ORDER BY min(created_at)"""
+QUEUE = """
+    SELECT (SELECT count(*) FROM runs WHERE status = 'running'),
+        (SELECT count(*) FROM runs WHERE status = 'pending'),
+        count(*), min(coalesce(start_after, created_at))
+    FROM runs WHERE status = 'pending' AND start_after IS NULL AND NOT EXISTS (
+        SELECT 1 FROM runs AS other
+        WHERE other.thread_id = runs.thread_id AND other.status = 'running')"""
 GET = f"""
     SELECT {RUN_COLUMNS}, (SELECT count(*) FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.turn < runs.turn
@@ -179,15 +188,7 @@ def _insert_run(
         started_at=None if waits else created_at,
         start_after=new.start_after,
     )
-    message = Message(
-        message_id=new.message_id,
-        thread_id=new.thread_id,
-        run_id=new.run_id,
-        role="user",
-        content=new.content,
-        created_at=created_at,
-        metadata=new.metadata,
-    )
+    message = _question(new, created_at)
     next_turn = turn + 1
     if new.start_after is not None:
         turn, next_turn = find_delayed_turn(connection, new.thread_id), turn
@@ -195,8 +196,9 @@ def _insert_run(
     texts = (to_text(new.claims), to_text(new.config))
     start_after = None if new.start_after is None else to_microseconds(new.start_after)
     times = (moment, None if waits else moment, start_after)
+    origin = (new.origin.request_id, new.origin.traceparent)
     try:
-        connection.execute(_INSERT, (*row, *texts, *times))
+        connection.execute(_INSERT, (*row, *texts, *times, *origin))
         connection.execute(INSERT_MESSAGE, message_row(turn, 0, message))
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The run_id or the message_id is taken") from exc
@@ -205,8 +207,20 @@ def _insert_run(
     )
     if lease is None:
         return StartedRun(run, message)
-    active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config)
+    active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config, origin=new.origin)
     return StartedRun(run, message, active)
+
+
+def _question(new: NewRun, created_at: datetime) -> Message:
+    return Message(
+        message_id=new.message_id,
+        thread_id=new.thread_id,
+        run_id=new.run_id,
+        role="user",
+        content=new.content,
+        created_at=created_at,
+        metadata=new.metadata,
+    )
 
 
 def make_lease() -> str:
@@ -298,6 +312,12 @@ def _store_answer(
         connection.executemany(INSERT_MESSAGE, rows)
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The message_id of an answer is taken") from exc
+
+
+def read_queue(connection: sqlite3.Connection) -> QueueState:
+    running, pending, ready, oldest = connection.execute(QUEUE).fetchone()
+    waiting = 0 if oldest is None else max(0, now() - oldest)
+    return QueueState(running, pending, ready, waiting / 1_000_000)
 
 
 def list_running(connection: sqlite3.Connection) -> Sequence[ActiveRun]:

@@ -5,11 +5,12 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
+from fastapi.requests import HTTPConnection
 from pydantic import ConfigDict, Field, model_validator
 
 from agentflow_server.config import RunsConfig
 from agentflow_server.errors import InvalidRequest
-from agentflow_server.models import JsonObject, Message, OnBusy, Page
+from agentflow_server.models import JsonObject, Message, OnBusy, Origin, Page
 from agentflow_server.runs.clock import now
 from agentflow_server.runs.runner import TurnRequest
 from agentflow_server.web.errors import PLAIN_NAME
@@ -102,7 +103,7 @@ async def send_message(
     body: SendMessage,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    wanted = _turn_request(body, request.app.state.runs_config)
+    wanted = turn_request(body, request.app.state.runs_config, find_origin(request))
     if body.background:
         run = (await runs.start(caller, thread_id, wanted, idempotency, in_background=True)).run
         return accepted(await runs.store.get_run(caller.id, thread_id, run.run_id))
@@ -128,7 +129,12 @@ async def list_messages(
     return json_response(page)
 
 
-def _turn_request(body: SendMessage, rules: RunsConfig) -> TurnRequest:
+def find_origin(request: HTTPConnection) -> Origin:
+    scope = request.scope
+    return Origin(scope.get("agentflow.request_id"), scope.get("agentflow.traceparent"))
+
+
+def turn_request(body: SendMessage, rules: RunsConfig, origin: Origin) -> TurnRequest:
     content = body.content
     return TurnRequest(
         content=content if isinstance(content, str) else [part.model_dump() for part in content],
@@ -137,6 +143,7 @@ def _turn_request(body: SendMessage, rules: RunsConfig) -> TurnRequest:
         config=_checked_config(body.config, rules),
         on_busy=body.on_busy or rules.on_busy,
         start_after=now() + timedelta(seconds=body.after_seconds) if body.after_seconds else None,
+        origin=origin,
     )
 
 

@@ -11,7 +11,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
+from agentflow_server.log_context import bind
+from agentflow_server.metrics import Metrics, Tracing
 from agentflow_server.web.errors import OUR_FAULT, problem
+from agentflow_server.web.socket_edge import SocketExchange
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("agentflow_server.access")
@@ -31,20 +34,48 @@ class Edge:
     """The outermost layer of the application."""
 
     def __init__(
-        self, app: ASGIApp, *, max_header_bytes: int, concurrent_requests: int | None
+        self,
+        app: ASGIApp,
+        *,
+        max_header_bytes: int,
+        concurrent_requests: int | None,
+        metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
         self._app = app
+        self._metrics = metrics
+        self._tracing = tracing
         self._max_header_bytes = max_header_bytes
         self._free = math.inf if concurrent_requests is None else concurrent_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._serve_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send)
+        with (
+            bind(request=exchange.request_id),
+            self._tracing.request_span(scope) as span,
+        ):
+            await self._exchange(scope, exchange)
+            span.answered(exchange.status)
+        if self._metrics.is_on:
+            self._metrics.request(scope, exchange.status, exchange.age)
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A socket stays for hours: it takes nobody's place, and finds none on a busy server."""
+        request_id = _request_id(dict(scope["headers"]).get(b"x-request-id", b""))
+        exchange = SocketExchange(scope, receive, send, request_id)
+        with bind(request=request_id):
+            await exchange.serve(self._app, self._refusal(scope, is_busy=self._free <= 0))
+
+    async def _exchange(self, scope: Scope, exchange: "_Exchange") -> None:
         self._free -= 1
         try:
-            handle = self._refusal(scope) or self._app
+            handle = self._refusal(scope, is_busy=self._free < 0) or self._app
             await handle(scope, exchange.receive, exchange.send)
         except Exception:  # a bug of ours: it has an answer and a traceback, and ends nothing else
             log.exception("request %s failed", exchange.request_id)
@@ -55,8 +86,8 @@ class Edge:
             self._free += 1
             exchange.write_log()
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        if self._free < 0 and scope["path"] not in ALWAYS_ANSWERED:
+    def _refusal(self, scope: Scope, *, is_busy: bool) -> Response | None:
+        if is_busy and scope["path"] not in ALWAYS_ANSWERED:
             headers = {"Retry-After": "1"}
             return problem(503, "overloaded", "The server is busy", headers=headers)
         size = sum(len(name) + len(value) for name, value in scope["headers"])
@@ -73,7 +104,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._begun = time.perf_counter()
-        self._status = 0
+        self.status = 0
         headers = dict(scope["headers"])
         self._body_unread = (
             headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
@@ -82,8 +113,13 @@ class _Exchange:
         scope["agentflow.request_id"] = self.request_id
 
     @property
+    def age(self) -> float:
+        """Seconds."""
+        return time.perf_counter() - self._begun
+
+    @property
     def has_begun(self) -> bool:
-        return self._status != 0
+        return self.status != 0
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -93,7 +129,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._status = message["status"]
+            self.status = message["status"]
             headers = MutableHeaders(raw=message.setdefault("headers", []))
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Content-Type-Options"] = "nosniff"
@@ -130,8 +166,8 @@ class _Exchange:
         fields = {
             "method": self._scope["method"],
             "path": self._scope["path"],
-            "status": self._status,
-            "duration_ms": round((time.perf_counter() - self._begun) * 1000, 2),
+            "status": self.status,
+            "duration_ms": round(self.age * 1000, 2),
             "request_id": self.request_id,
             "client": client[0],
         }

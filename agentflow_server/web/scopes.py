@@ -17,5 +17,12 @@ SCOPES: Mapping[tuple[str, str], str] = {
     ("POST", "/threads/{thread_id}/runs/{run_id}/cancel"): "runs:cancel",
     ("POST", "/threads/{thread_id}/runs/{run_id}/resume"): "runs:create",
     ("GET", "/interrupts"): "runs:read",
+    ("GET", "/threads/{thread_id}/state"): "threads:read",
+    ("GET", "/threads/{thread_id}/history"): "threads:read",
+    ("POST", "/tickets"): "runs:read",
 }
 """(method, path) → scope. A secured route that is missing here cannot be built."""
+
+SOCKET_ROUTE = ("GET", "/threads/{thread_id}/ws")
+SOCKET_SCOPE = "runs:read"
+"""What opening a WebSocket wants; each command on it wants the scope of its route."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentflow_server.interfaces import Agent, AgentEvent, TextDelta
-from agentflow_server.testing.agents import HOSTILE_CLAIMS, Conversation, completed
+from agentflow_server.testing.agents import HOSTILE_CLAIMS, Conversation, asked_in, completed
 
 
 class Talk(Conversation):
@@ -32,6 +32,23 @@ class Talk(Conversation):
 
     async def ask(self, content: Any, thread_id: str = "t1", **caller: Any) -> Any:
         return completed(await self.say(content, thread_id, **caller))[-1].content
+
+    async def answer(self, *values: Any) -> Any:
+        return await super().answer("t1", *values)
+
+    async def retry(self) -> Any:
+        return await super().retry("t1")
+
+    async def undo(self) -> None:
+        await self.agent.undo("t1", self.run_id("t1"))
+
+    @staticmethod
+    def asked(events: list[AgentEvent]) -> list[Any]:
+        return [question.value for question in asked_in(events)]
+
+    @staticmethod
+    def texts(events: list[AgentEvent]) -> list[Any]:
+        return [message.content for message in completed(events)]
 
     @staticmethod
     def completed(events: list[AgentEvent]) -> list[Any]:

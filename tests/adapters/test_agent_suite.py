@@ -5,7 +5,9 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import interrupt
 
+from agentflow_server.adapters.asking import ask, ask_sync
 from agentflow_server.adapters.function import FunctionAgent
 from agentflow_server.adapters.langgraph import LangGraphAgent
 from agentflow_server.stores.sqlite import SqliteStore
@@ -33,9 +35,31 @@ def streams_in_a_thread(messages, config):
     yield from ("You", " said ", text_of(messages[-1]["content"]))
 
 
+async def asks(messages, config):
+    return await ask(config, "with what?")
+
+
+def asks_in_a_thread(messages, config):
+    return ask_sync(config, "with what?")
+
+
+async def streams_and_asks(messages, config):
+    yield "with what? "
+    yield await ask(config, {"about": text_of(messages[-1]["content"])})
+
+
+def streams_and_asks_in_a_thread(messages, config):
+    yield "with what? "
+    yield ask_sync(config, {"about": text_of(messages[-1]["content"])})
+
+
 class TestFunctions(AgentSuite):
     @pytest.fixture(params=[returns, returns_in_a_thread, streams, streams_in_a_thread])
     def agent(self, request):
+        return FunctionAgent(request.param, name="main")
+
+    @pytest.fixture(params=[asks, asks_in_a_thread, streams_and_asks, streams_and_asks_in_a_thread])
+    def asking_agent(self, request):
         return FunctionAgent(request.param, name="main")
 
 
@@ -45,7 +69,20 @@ async def echo(state):
     return {"messages": [await model.ainvoke(state["messages"])]}
 
 
+async def ask_in_a_node(state):
+    return {"messages": [AIMessage(interrupt("with what?"))]}
+
+
 class TestLangGraph(AgentSuite):
+    @pytest.fixture(params=[None, InMemorySaver()])
+    async def asking_agent(self, request, tmp_path):
+        builder = StateGraph(MessagesState)
+        builder.add_node(ask_in_a_node)
+        builder.add_edge(START, "ask_in_a_node")
+        async with SqliteStore(tmp_path / "agentflow.db") as database:
+            graph = builder.compile(checkpointer=request.param)
+            yield LangGraphAgent(graph, name="main", database=database)
+
     @pytest.fixture(params=[None, False, InMemorySaver()])
     async def agent(self, request, tmp_path):
         builder = StateGraph(MessagesState)

@@ -473,9 +473,9 @@ async def test_what_the_agent_raises_passes_through_after_its_text(talk):
 async def test_a_turn_cancelled_at_any_moment_gives_its_place_back():
     threads = AgentThreads(1)
     for steps in range(8):
-        turn = asyncio.create_task(threads.run(lambda: None))
+        turn = asyncio.create_task(threads.run(lambda: None, "r1"))
         for _ in range(steps):
             await asyncio.sleep(0)
         turn.cancel()
         await asyncio.gather(turn, return_exceptions=True)
-        assert await asyncio.wait_for(threads.run(lambda: "free"), 10) == "free"
+        assert await asyncio.wait_for(threads.run(lambda: "free", "r2"), 10) == "free"

@@ -23,9 +23,8 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.store.memory import InMemoryStore
-from langgraph.types import Send, interrupt
+from langgraph.types import Send
 
-from agentflow_server.adapters import AgentInterrupted
 from agentflow_server.adapters.langgraph import NO_RESULT, LangGraphAgent
 from agentflow_server.errors import ConfigError
 from agentflow_server.interfaces import (
@@ -485,32 +484,6 @@ async def test_only_the_calls_without_a_result_are_answered(open_graph):
 async def graph_state(agent):
     config = {"configurable": {"thread_id": "t1"}}
     return (await agent._graph.aget_state(config)).values["messages"]
-
-
-async def test_an_interrupt_ends_the_turn_and_the_next_message_starts_another(open_graph):
-    async def ask(state):
-        if state["messages"][-1].content.endswith("ask"):
-            interrupt("sure?")
-        return {"messages": [AIMessage("done")]}
-
-    talk = await open_graph(graph_of(count, ask))
-    with pytest.raises(AgentInterrupted):
-        await talk.say("ask")
-    assert await talk.ask("Hi") == "done"
-
-
-@pytest.mark.parametrize("where", ["interrupt_before", "interrupt_after"])
-async def test_a_graph_that_stops_at_a_node_says_so(open_graph, where):
-    async def second(state):
-        return {"messages": [AIMessage("second")]}
-
-    async def third(state):
-        return {"messages": [AIMessage("third")]}
-
-    talk = await open_graph(graph_of(count, second, third, **{where: ["second"]}))
-    for _ in range(2):
-        with pytest.raises(AgentInterrupted):
-            await talk.say("Hi")
 
 
 # Start-up

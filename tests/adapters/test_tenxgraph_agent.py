@@ -20,11 +20,11 @@ from tenxgraph.runtime.adapters.llm.base_converter import BaseConverter
 from tenxgraph.runtime.adapters.llm.model_response_converter import (
     ModelResponseConverter,
 )
-from tenxgraph.storage.checkpointer import InMemoryCheckpointer
+from tenxgraph.storage.checkpointer import InMemoryCheckpointer, SqliteCheckpointer
 from tenxgraph.utils import END
 from tenxgraph.utils.interrupt import interrupt
 
-from agentflow_server.adapters import AgentInterrupted, open_agents
+from agentflow_server.adapters import open_agents
 from agentflow_server.adapters.tenxgraph import (
     NO_RESULT,
     TenxGraphAgent,
@@ -387,30 +387,134 @@ async def test_a_thread_survives_its_recursion_limit(open_graph):
             await talk.say("Hi", client={"recursion_limit": 3})
 
 
-async def test_an_interrupt_ends_the_turn_and_the_next_message_starts_another(open_graph):
+async def test_what_was_said_before_a_question_is_not_said_again(open_graph):
     def ask(state: AgentState):
-        if state.context[-1].text() == "ask":
-            interrupt("sure?")
-        return "done"
+        return f"said {interrupt({'about': state.context[-1].text()})}"
+
+    talk = await open_graph(graph_of(count, ask))
+    asked = await talk.say("Hi")
+    assert (talk.texts(asked), talk.asked(asked)) == (["1: Hi"], [{"about": "1: Hi"}])
+    answered = await talk.answer({"sure": True})
+    assert (talk.texts(answered), talk.asked(answered)) == (["said {'sure': True}"], [])
+    assert talk.asked(await talk.say("again")) == [{"about": "4: again"}]
+
+
+async def test_a_question_shows_its_text_and_the_form_of_its_answer(open_graph):
+    def ask(state: AgentState):
+        return str(interrupt(7, message="Refund 7?", response_schema={"type": "boolean"}))
 
     talk = await open_graph(graph_of(ask))
-    with pytest.raises(AgentInterrupted):
-        await talk.say("ask")
-    assert await talk.ask("Hi") == "done"
+    assert talk.asked(await talk.say("Hi")) == [
+        {"value": 7, "message": "Refund 7?", "response_schema": {"type": "boolean"}}
+    ]
+    for value in (True, False, None, "", 0, [], {"resume": 1}):
+        assert talk.texts(await talk.answer(value)) == [str(value)]
+        await talk.say("Hi")
 
 
-@pytest.mark.parametrize("where", ["interrupt_before", "interrupt_after"])
-async def test_a_graph_that_stops_at_a_node_says_so(open_graph, where):
-    def second(state: AgentState):
-        return "second"
+async def test_a_node_may_ask_twice_and_forgets_its_answers_with_the_turn(open_graph):
+    def ask(state: AgentState):
+        return f"{interrupt('first')} and {interrupt('second')}"
+
+    talk = await open_graph(graph_of(ask))
+    for _ in range(2):
+        assert talk.asked(await talk.say("Hi")) == ["first"]
+        assert talk.asked(await talk.answer("one")) == ["second"]
+    assert talk.texts(await talk.answer("two")) == ["one and two"]
+
+
+@pytest.mark.parametrize(
+    ("where", "before", "after"),
+    [
+        ("interrupt_before", ["1: Hi"], ["second {'ok': True}", "third"]),
+        ("interrupt_after", ["1: Hi", "second None"], ["third"]),
+    ],
+)
+async def test_a_graph_that_stops_at_a_node_waits_for_leave(open_graph, where, before, after):
+    def second(state: AgentState, config: dict):
+        return f"second {config.get('resume_data', {}).get('value')}"
 
     def third(state: AgentState):
         return "third"
 
     talk = await open_graph(graph_of(count, second, third, **{where: ["second"]}))
+    stopped = await talk.say("Hi")
+    assert (talk.texts(stopped), talk.asked(stopped)) == (before, [None])
+    assert ":second:" in stopped[-1].interrupts[0].interrupt_id
+    assert talk.texts(await talk.answer({"ok": True})) == after
+
+
+async def test_an_answer_changes_nothing_but_what_was_asked(open_graph):
+    def second(state: Scores):
+        return f"score {state.score}"
+
+    talk = await open_graph(graph_of(count, second, state=Scores(), interrupt_before=["second"]))
+    await talk.say("Hi")
+    said = await talk.answer({"state": {"score": 99}, "messages": ["x"], "resume": 1})
+    assert talk.texts(said) == ["score 0"]
+
+
+async def test_a_tool_of_the_client_is_a_question(open_graph):
+    tools = ToolNode([])
+    tools.set_remote_tool([{"function": {"name": "locate"}}])
+    call = {"id": "c1", "function": {"name": "locate", "arguments": '{"precise": true}'}}
+
+    async def think(state: AgentState):
+        if state.context[-1].role == "tool":
+            return f"you are in {state.context[-1].text()}"
+        return with_calls(call)
+
+    builder = StateGraph(container=InjectQ())
+    builder.add_node("think", think)
+    builder.add_node("tools", tools)
+    builder.set_entry_point("think")
+    builder.add_conditional_edges(
+        "think",
+        lambda state: "tools" if state.context[-1].tools_calls else END,
+        {"tools": "tools", END: END},
+    )
+    builder.add_edge("tools", "think")
+    talk = await open_graph(builder.compile())
+    asked = await talk.say("where am I?")
+    assert talk.asked(asked) == [call]
+    assert talk.texts(await talk.answer("Oslo"))[-1] == "you are in Oslo"
+
+
+async def test_who_answers_what_is_no_longer_asked_is_told(open_graph):
+    def ask(state: AgentState):
+        return interrupt("sure?")
+
+    talk = await open_graph(graph_of(ask))
+    await talk.say("Hi")
+    run = talk._runs["t1"]
+    await talk.say("Hi again")
+    talk._runs["t1"] = run
+    with pytest.raises(RuntimeError, match="something else"):
+        await talk.answer("yes")
+    await talk.agent.forget("t1")
+    run.asked = []
+    with pytest.raises(RuntimeError, match="no longer waits"):
+        await talk.answer()
+
+
+async def test_an_undone_run_is_forgotten(open_graph):
+    talk = await open_graph(graph_of(count))
+    await talk.agent.undo("t1", "never begun")
+    await talk.say("one")
+    await talk.say("two")
     for _ in range(2):
-        with pytest.raises(AgentInterrupted):
-            await talk.say("Hi")
+        await talk.undo()
+    assert await talk.ask("three") == "3: three"
+
+
+async def test_a_waiting_run_can_be_undone(open_graph):
+    def ask(state: AgentState):
+        return interrupt("sure?")
+
+    talk = await open_graph(graph_of(count, ask))
+    await talk.say("one")
+    await talk.undo()
+    assert talk.texts(await talk.say("two")) == ["1: two"]
 
 
 async def test_a_checkpointer_that_fails_hides_nothing(open_graph, caplog):
@@ -476,6 +580,33 @@ class TestSuite(AgentSuite):
             return f"You said {state.context[-1].text()}"
 
         return TenxGraphAgent(graph_of(echo), name="main")
+
+    @pytest.fixture
+    def asking_agent(self):
+        def ask(state: AgentState):
+            return interrupt("with what?")
+
+        return TenxGraphAgent(graph_of(ask), name="main")
+
+
+async def test_a_question_outlives_the_server(tmp_path, talk):
+    pytest.importorskip("aiosqlite", reason="its durable checkpointer needs it")
+
+    def ask(state: AgentState):
+        return f"said {interrupt('sure?')}"
+
+    async def start():
+        checkpointer = SqliteCheckpointer(tmp_path / "state.db")
+        agent = TenxGraphAgent(graph_of(count, ask, checkpointer=checkpointer), name="main")
+        await agent.open()
+        return agent
+
+    conversation = talk(await start())
+    assert conversation.asked(await conversation.say("Hi")) == ["sure?"]
+    await conversation.agent.close()
+    conversation.agent = await start()
+    assert conversation.texts(await conversation.answer("yes")) == ["said yes"]
+    await conversation.agent.close()
 
 
 async def test_what_a_checkpointer_still_caches_is_forgotten_too(open_graph):

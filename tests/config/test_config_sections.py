@@ -167,8 +167,8 @@ def test_a_quota_is_a_number_per_time(problems: Problems, text: Any) -> None:
             'observability.audit.path: belongs to "sink": "file"',
         ),
         (
-            {"observability": {"metrics": True}},
-            "observability.metrics: unknown key",
+            {"observability": {"metric": True}},
+            'observability.metric: unknown key – did you mean "metrics"?',
         ),
     ],
 )

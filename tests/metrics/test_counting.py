@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agentflow_server.errors import ConfigError
-from agentflow_server.metrics import Metrics, QueueState, open_metrics
+from agentflow_server.metrics import Metrics, open_metrics
 from agentflow_server.metrics.labels import AUTH_REASONS
+from agentflow_server.models import QueueState
 
 AUDIT_PAGE = Path(__file__).parents[2] / "docs" / "audit.md"
 

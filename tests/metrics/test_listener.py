@@ -11,9 +11,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from agentflow_server.errors import ConfigError, StoreUnavailable
-from agentflow_server.metrics import MetricsListener, QueueState
+from agentflow_server.metrics import MetricsListener
 from agentflow_server.metrics import listener as listening
 from agentflow_server.metrics.counting import CountedMetrics
+from agentflow_server.models import QueueState
 
 HOST = "127.0.0.1"
 PROMETHEUS = (

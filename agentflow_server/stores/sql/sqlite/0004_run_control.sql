@@ -5,6 +5,8 @@ ALTER TABLE runs ADD COLUMN interrupts TEXT; -- the questions an interrupted run
 ALTER TABLE runs ADD COLUMN answers TEXT; -- a list: one object for each time it was resumed
 ALTER TABLE runs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE runs ADD COLUMN start_after INTEGER; -- not null: its time has not come
+ALTER TABLE runs ADD COLUMN request_id TEXT; -- of the request that asked for it
+ALTER TABLE runs ADD COLUMN traceparent TEXT;
 
 -- The run whose questions can still be answered.
 ALTER TABLE threads ADD COLUMN interrupted_run TEXT;
