@@ -85,7 +85,8 @@ def choose_parts(config: Config) -> Parts:
 
 def resource_metadata(config: Config) -> tuple[str, JsonObject] | None:
     """The RFC 9728 document and its URL, where a client can be told who issues tokens."""
-    issuers = [issuer for auth in config.auth if (issuer := _issuer_of(auth)) is not None]
+    found = (_issuer_of(auth) for auth in config.auth)
+    issuers = list(dict.fromkeys(issuer for issuer in found if issuer is not None))
     if config.public_url is None or not issuers:
         return None
     resource = config.public_url

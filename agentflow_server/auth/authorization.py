@@ -61,7 +61,10 @@ class CustomAuthorizer(Authorizer):
         try:
             async with asyncio.timeout(DECISION_SECONDS):
                 answer = await self._ask(principal, action, resource)
-        except Exception:  # the user's function; a doubt is a no
+        except (Exception, SystemExit, asyncio.CancelledError) as exc:  # a doubt is a no
+            task = asyncio.current_task()
+            if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             log.exception("authorization: the configured function failed; refused")
             return False
         if not isinstance(answer, bool):

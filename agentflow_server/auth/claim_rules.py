@@ -175,9 +175,12 @@ def _find_user_id(claims: JsonObject, rules: ClaimRules) -> str:
         user_id = read_user_id(find_claim(claims, name))
     except ValueError:
         raise NotAuthenticated(reason="bad_user_id") from None
-    if not rules.namespace and user_id.startswith(rules.reserved):
+    user_id = rules.namespace + user_id
+    # Of two issuers one may be called like the other with something behind it.
+    foreign = tuple(other for other in rules.reserved if other != rules.namespace)
+    if user_id.startswith(foreign):
         raise NotAuthenticated(reason="foreign_user_id")
-    return rules.namespace + user_id
+    return user_id
 
 
 def _find_expiry(claims: JsonObject, rules: ClaimRules) -> float:

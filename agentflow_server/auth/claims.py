@@ -38,6 +38,8 @@ def read_user_id(value: object) -> str:
         raise ValueError(f"the user id has more than {MAX_USER_ID} characters")
     if not user_id.isprintable():
         raise ValueError("the user id contains unprintable characters")
+    if user_id != user_id.strip():
+        raise ValueError("the user id begins or ends with white space")
     return user_id
 
 

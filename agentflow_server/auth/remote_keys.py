@@ -72,7 +72,9 @@ class RemoteKeys(KeySource):
             self.current(self._clock())
         except AuthUnavailable:
             why = self._failure or "the set has no key that can be used"
-            return (f"the keys of {self._issuer or self._url} cannot be had: {why}",)
+            if self._issuer is None:
+                return (f"the keys of jwks_url cannot be had: {self._url}: {why}",)
+            return (f"the keys of {self._issuer} cannot be had: {why}",)
         return ()
 
     def is_overdue(self, now: float) -> bool:

@@ -21,8 +21,9 @@ class Scribe:
     def admitted(self, visit: Visit, principal: Principal) -> None:
         self._write(visit, "authenticate", "success", principal)
 
-    def refused(self, visit: Visit, reason: str) -> None:
-        self._write(visit, "authenticate", "failure", reason=reason)
+    def refused(self, visit: Visit, reason: str, principal: Principal | None = None) -> None:
+        """`principal` is who he is for certain: of a credential that was good, and is no more."""
+        self._write(visit, "authenticate", "failure", principal, reason=reason)
 
     def unavailable(self, visit: Visit, reason: str) -> None:
         self._write(visit, "authenticate", "error", reason=reason)

@@ -110,7 +110,7 @@ async def send_message(
     stops = body.on_disconnect == "cancel"
     if body.wants_stream(accept):
         started = await runs.start(caller, thread_id, wanted, idempotency)
-        return stream_response(runs, caller, started.run, stop_when_left=stops)
+        return stream_response(request, runs, caller, started.run, stop_when_left=stops)
     if not stops:
         return turn_response(await runs.send(caller, thread_id, wanted, idempotency))
     started = await runs.start(caller, thread_id, wanted, idempotency)

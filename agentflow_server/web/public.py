@@ -53,7 +53,9 @@ async def ready(request: Request, runs: Runs) -> Response | Status:
     except AgentflowError as exc:
         return problem(503, exc.code, STORE_IS_DOWN)
     if problems := request.app.state.authenticator.problems():
-        return problem(503, "auth_unavailable", "; ".join(problems))
+        # What is after the colon is for operators, and in the log.
+        told = "; ".join(found.partition(": ")[0] for found in problems)
+        return problem(503, "auth_unavailable", told)
     return Status()
 
 

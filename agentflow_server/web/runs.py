@@ -18,7 +18,6 @@ from agentflow_server.web.parameters import (
     json_response,
 )
 from agentflow_server.web.secured import Caller, SecuredRoute
-from agentflow_server.web.sse import EventStream
 from agentflow_server.web.turns import (
     TURN_ANSWERS,
     TurnBody,
@@ -72,6 +71,7 @@ async def get_run(caller: Caller, runs: Runs, thread_id: ThreadId, run_id: RunId
     summary="Follow a run's events; `Last-Event-ID` resumes after the one you saw last",
 )
 async def follow_run(
+    request: Request,
     caller: Caller,
     runs: Runs,
     thread_id: ThreadId,
@@ -86,7 +86,7 @@ async def follow_run(
         raise InvalidRequest("Last-Event-ID: this run has no such event")
     if run.ended_at and not await runs.store.list_events(run_id, after=after, limit=1):
         return Response(status_code=204)  # tells an EventSource not to come back
-    return EventStream(runs.follow(caller.id, run, after=after))
+    return stream_response(request, runs, caller, run, after=after)
 
 
 @router.post(
@@ -130,7 +130,7 @@ async def resume_run(
         return accepted(active.run)
     if body.wants_stream(accept):
         return stream_response(
-            runs, caller, active.run, after=active.last_seq, stop_when_left=stops
+            request, runs, caller, active.run, after=active.last_seq, stop_when_left=stops
         )
     turn = await until_left(request, runs.wait(caller, active.run))
     if turn is None:

@@ -14,6 +14,7 @@ from agentflow_server.runs.following import Turn
 from agentflow_server.runs.runner import Runner
 from agentflow_server.web.parameters import RequestBody, json_response
 from agentflow_server.web.sse import EventStream
+from agentflow_server.web.watching import while_admitted
 
 
 class TurnBody(RequestBody):
@@ -80,9 +81,15 @@ def turn_response(turn: Turn) -> Response:
 
 
 def stream_response(
-    runner: Runner, caller: Principal, run: Run, *, after: int = 0, stop_when_left: bool = False
+    request: Request,
+    runner: Runner,
+    caller: Principal,
+    run: Run,
+    *,
+    after: int = 0,
+    stop_when_left: bool = False,
 ) -> Response:
-    events = runner.follow(caller.id, run, after=after)
+    events = while_admitted(runner.follow(caller.id, run, after=after), request, caller)
     return EventStream(_watched(events, runner, caller, run) if stop_when_left else events)
 
 

@@ -170,6 +170,8 @@ def test_an_issuers_tokens_are_recognised_by_what_they_say(desk: Any, open_desk:
         (True, "the user id is a boolean"),
         (1.5, "the user id is neither a string nor an integer nor a UUID"),
         (" ", "the user id is blank"),
+        (" alice", "the user id begins or ends with white space"),
+        ("alice ", "the user id begins or ends with white space"),
         ("a" * 257, "the user id has more than 256 characters"),
         ("a\n", "the user id contains unprintable characters"),
     ],
@@ -269,3 +271,6 @@ def test_nobody_can_name_himself_like_a_user_of_another_issuer(open_desk: Open) 
     assert caller(prefixed, user_id="https://a.example|al").id == (
         "https://c.example|https://a.example|al"
     )
+    likewise = open_desk(namespace="acme|", reserved=("acme|", "acme|eu|"))
+    assert reason(likewise, user_id="eu|bob") == "foreign_user_id"
+    assert caller(likewise, user_id="bob").id == "acme|bob"

@@ -30,6 +30,12 @@ def truthy(principal, action, resource):
 
 def wrong(principal):
     return True
+
+async def leaving(principal, action, resource):
+    raise SystemExit(3)
+
+async def cancelling(principal, action, resource):
+    raise asyncio.CancelledError
 """
 
 
@@ -113,7 +119,8 @@ async def test_an_administrator_reads_across_owners_and_changes_nothing(serve, a
 @pytest.mark.parametrize(
     ("function", "user", "expected"),
     [("by_resource", "alice", 200), ("by_resource", "bob", 403), ("slowly", "bob", 200),
-     ("broken", "alice", 403), ("truthy", "alice", 403)],
+     ("broken", "alice", 403), ("truthy", "alice", 403), ("leaving", "alice", 403),
+     ("cancelling", "alice", 403)],
 )  # fmt: skip
 async def test_ones_own_function_decides_and_fails_closed(
     serve, project, as_user, function, user, expected
