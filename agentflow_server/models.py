@@ -250,6 +250,32 @@ class StartedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadCopy:
+    """A copy of a thread that nobody finds before it is complete.
+
+    `runs` are those of the source that had ended, in order, with their ids in the copy. `busy` says
+    whether another one had not ended, `stamp` is what the store knows the source's state by.
+    `replayed` says that an earlier request with the same idempotency key made `thread_id`.
+    """
+
+    source_id: str
+    thread_id: str
+    agent: str | None = None
+    runs: Mapping[str, str] = field(default_factory=dict)
+    busy: bool = False
+    stamp: str = ""
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPoint:
+    """How far a copy goes: to the turn of `run_id`, and how much of that turn is in it."""
+
+    run_id: str
+    part: Literal["nothing", "question", "everything"]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a human says to an interrupted run: one `value`, or one for each interrupt_id."""
 

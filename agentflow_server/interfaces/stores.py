@@ -9,6 +9,7 @@ from agentflow_server.models import (
     ActiveRun,
     Answer,
     ApiKey,
+    CopyPoint,
     Event,
     Idempotency,
     JsonObject,
@@ -23,6 +24,7 @@ from agentflow_server.models import (
     StartedRun,
     Stop,
     Thread,
+    ThreadCopy,
     ThreadStatus,
 )
 
@@ -118,7 +120,49 @@ class Store(ABC):
 
     @abstractmethod
     async def list_hidden_threads(self) -> Sequence[tuple[str, str | None]]:
-        """(thread_id, agent) of deletions that a crash interrupted."""
+        """(thread_id, agent) of deletions and copies that a crash interrupted.
+
+        From then on the caller deletes them: a copy that somebody is still at cannot be finished.
+        """
+
+    @abstractmethod
+    async def begin_copy(
+        self,
+        owner: str,
+        thread_id: str,
+        new_thread_id: str,
+        *,
+        metadata: JsonObject,
+        idempotency: Idempotency | None = None,
+    ) -> ThreadCopy:
+        """First half of a copy: a hidden thread with the source's agent and metadata, into which
+        `metadata` is merged by top-level key; a null removes one.
+
+        Whoever cannot finish it purges it. Raises NotFound, IdTaken, IdempotencyMismatch. A known
+        idempotency key changes nothing, `replayed` is set.
+        """
+
+    @abstractmethod
+    async def finish_copy(
+        self,
+        owner: str,
+        copy: ThreadCopy,
+        *,
+        point: CopyPoint | None = None,
+        unchanged: bool = False,
+        idempotency: Idempotency | None = None,
+    ) -> Thread:
+        """Second half: copy the name, and `copy.runs` with their messages but no events, and reveal
+        the thread.
+
+        With a `point` (a run of the copy's) what comes after it is left out; of a "question" alone
+        the run is `cancelled`. Without one, a run of the source that can be resumed can be in the
+        copy as well. Only that one keeps its claims and config.
+        Raises NotFound when the source is gone or the point is none of the copy, ThreadBusy when
+        it has to be `unchanged` and a run has begun since `begin_copy`, StoreUnavailable when the
+        copy is being deleted. If the idempotency key was used meanwhile, the other thread is
+        returned, and this one stays hidden.
+        """
 
     # Runs
 

@@ -14,7 +14,7 @@ from typing import Literal, Self
 from anyio import to_thread
 
 from agentflow_server.errors import StoreUnavailable
-from agentflow_server.interfaces import CredentialStore, Store
+from agentflow_server.interfaces import CredentialStore
 from agentflow_server.models import (
     ActiveRun,
     Answer,
@@ -45,12 +45,12 @@ from agentflow_server.stores import sqlite_threads as threads_sql
 from agentflow_server.stores.operations import Operation, T
 from agentflow_server.stores.readers import Readers
 from agentflow_server.stores.rows import to_datetime, to_microseconds, to_text
+from agentflow_server.stores.rules import Observe
+from agentflow_server.stores.sqlite_copying import SqliteCopying
 from agentflow_server.stores.sqlite_file import OpenFile, open_file
 from agentflow_server.stores.writer import Writer
 
 log = logging.getLogger(__name__)
-
-Observe = Callable[[Literal["read", "write"], float], None]
 
 _PURGED_AT_ONCE = 100
 _TOUCH = "UPDATE schema_migrations SET applied_at = applied_at WHERE version = 1"
@@ -70,7 +70,7 @@ class _Open:
         self.file.close()
 
 
-class SqliteStore(Store, CredentialStore):
+class SqliteStore(SqliteCopying, CredentialStore):
     """A store in one file, for one server at a time.
 
     It may be opened and closed several times, and is used from the event loop that opened it.
@@ -227,7 +227,7 @@ class SqliteStore(Store, CredentialStore):
             pass
 
     async def list_hidden_threads(self) -> Sequence[tuple[str, str | None]]:
-        return await self._read(threads_sql.list_hidden)
+        return await self._write(threads_sql.list_hidden)
 
     # Runs
 

@@ -1,8 +1,10 @@
 """The table of the audit log: SQL for SQLite."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
+from agentflow_server.errors import StoreUnavailable
 from agentflow_server.stores.sqlite import SqliteStore
 
 _APPEND = "INSERT INTO audit_log (line) VALUES (?)"
@@ -11,6 +13,12 @@ _AFTER = "SELECT position, line FROM audit_log WHERE position > ? ORDER BY posit
 _BEFORE = """
     SELECT position, line FROM audit_log
     WHERE ?1 IS NULL OR position < ?1 ORDER BY position DESC LIMIT ?2"""
+_HEAD = "SELECT line FROM audit_head"
+_SET_HEAD = "INSERT OR REPLACE INTO audit_head (only, line) VALUES (1, ?)"
+
+
+class Make(Protocol):
+    def __call__(self, newest_first: Iterable[str], head: str | None, /) -> Sequence[str]: ...
 
 
 class SqliteAuditTable:
@@ -19,14 +27,24 @@ class SqliteAuditTable:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
-    async def extend(self, make: Callable[[Iterable[str]], Sequence[str]]) -> None:
-        """Append what `make` returns when it is given the present lines, the newest first."""
+    async def extend(self, make: Make) -> None:
+        """Append what `make` returns when it is given the present lines, the newest first, and the
+        last one that was appended. Raises StoreUnavailable."""
 
         def append(connection: sqlite3.Connection) -> None:
-            lines = make(_newest_first(connection))
+            lines = make(_newest_first(connection), _find_head(connection))
             connection.executemany(_APPEND, [(line,) for line in lines])
+            if lines:
+                connection.execute(_SET_HEAD, (lines[-1],))
 
-        await self._store.write(append)
+        try:
+            await self._store.write(append)
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"The audit log cannot be written: {exc}") from exc
+
+    async def read_head(self) -> str | None:
+        """The last line that was appended, also when it is not there any more."""
+        return await self._store.read(_find_head)
 
     async def read_after(self, position: int, limit: int) -> Sequence[tuple[int, str]]:
         """(position, line), the oldest first."""
@@ -39,6 +57,11 @@ class SqliteAuditTable:
         return await self._store.read(
             lambda connection: connection.execute(_BEFORE, (position, limit)).fetchall()
         )
+
+
+def _find_head(connection: sqlite3.Connection) -> str | None:
+    row = connection.execute(_HEAD).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _newest_first(connection: sqlite3.Connection) -> Iterator[str]:

@@ -1,13 +1,10 @@
 """Requests that may be sent twice: SQL for SQLite."""
 
 import sqlite3
-from typing import NamedTuple
 
 from agentflow_server.errors import IdempotencyMismatch
 from agentflow_server.models import Idempotency
-
-VALID_FOR = 24 * 60 * 60 * 1_000_000
-"""Microseconds for which a key is remembered."""
+from agentflow_server.stores.rules import VALID_FOR, Made
 
 _FIND = """
     SELECT digest, thread_id, run_id FROM idempotency
@@ -18,13 +15,6 @@ _REMEMBER = """
 _PRUNE = """
     DELETE FROM idempotency WHERE (owner, route, key) IN (
         SELECT owner, route, key FROM idempotency WHERE created_at <= ? LIMIT ?)"""
-
-
-class Made(NamedTuple):
-    """What the first request with a key made."""
-
-    thread_id: str
-    run_id: str | None
 
 
 def find_made(

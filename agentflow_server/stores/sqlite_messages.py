@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from agentflow_server.models import ActiveRun, Event, Message, Page
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import MESSAGE_COLUMNS, read_event, read_messages
-from agentflow_server.stores.sqlite_threads import no_thread
+from agentflow_server.stores.rules import no_thread
 
 INSERT_MESSAGE = """
     INSERT INTO messages

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from agentflow_server.errors import InvalidRequest, NotInterrupted
-from agentflow_server.models import ActiveRun, Answer, JsonObject, Page, PendingInterrupt
+from agentflow_server.errors import NotInterrupted
+from agentflow_server.models import ActiveRun, Answer, Page, PendingInterrupt
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import now, read_active, read_interrupts, to_datetime, to_text
-from agentflow_server.stores.sqlite_runs import GET_ACTIVE, lease_lost, make_lease
-from agentflow_server.stores.sqlite_threads import no_run
+from agentflow_server.stores.rules import lease_lost, make_lease, match_answer, no_run
+from agentflow_server.stores.sqlite_runs import GET_ACTIVE
 
 _FIND = """
     SELECT runs.status, runs.interrupts, runs.answers, interrupted_run = run_id
@@ -41,24 +41,11 @@ def resume_run(
     status, interrupts, answers, waits = found
     if status != "interrupted" or not waits:
         raise NotInterrupted("The run does not wait for an answer")
-    asked = [interrupt.interrupt_id for interrupt in read_interrupts(interrupts)]
-    given = [*([] if answers is None else from_json(answers)), _match(asked, answer)]
+    matched = match_answer(read_interrupts(interrupts), answer)
+    given = [*([] if answers is None else from_json(answers)), matched]
     connection.execute(_RESUME, (make_lease(), to_text(given), run_id))
     connection.execute(_OCCUPY, (now(), thread_id))
     return read_active(connection.execute(GET_ACTIVE, (run_id,)).fetchone())
-
-
-def _match(asked: Sequence[str], answer: Answer) -> JsonObject:
-    """interrupt_id → value. Raises InvalidRequest."""
-    if answer.by_id is not None:
-        if answer.by_id.keys() != set(asked):
-            raise InvalidRequest("answers: expected one for each interrupt_id of the run")
-        return answer.by_id
-    if len(asked) != 1:
-        raise InvalidRequest(
-            f"value: the run asks {len(asked)} questions; send answers, one for each interrupt_id"
-        )
-    return {asked[0]: answer.value}
 
 
 def list_interrupts(

@@ -2,16 +2,13 @@
 
 # ruff: noqa: S608 – SQL is put together from constants of ours only.
 
-import secrets
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from agentflow_server.errors import (
     IdempotencyMismatch,
     IdTaken,
-    LeaseLost,
     NotFound,
     ThreadBusy,
     WrongAgent,
@@ -26,10 +23,8 @@ from agentflow_server.models import (
     QueueState,
     Run,
     RunOutcome,
-    RunStatus,
     StartedRun,
     Stop,
-    ThreadStatus,
 )
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import (
@@ -40,15 +35,23 @@ from agentflow_server.stores.rows import (
     now,
     read_active,
     read_run,
-    to_datetime,
     to_microseconds,
     to_text,
 )
+from agentflow_server.stores.rules import (
+    THREAD_STATUS,
+    Made,
+    describe_start,
+    lease_lost,
+    make_lease,
+    no_run,
+    no_thread,
+)
 from agentflow_server.stores.sqlite_delays import find_delayed_turn
-from agentflow_server.stores.sqlite_idempotency import Made, find_made, remember
+from agentflow_server.stores.sqlite_idempotency import find_made, remember
 from agentflow_server.stores.sqlite_messages import INSERT_EVENT, INSERT_MESSAGE, require_thread
 from agentflow_server.stores.sqlite_stopping import FORGET_TURN, settle, stop_all
-from agentflow_server.stores.sqlite_threads import IS_BUSY, no_run, no_thread
+from agentflow_server.stores.sqlite_threads import IS_BUSY
 
 GET_THREAD = f"""
     SELECT agent, next_turn, {IS_BUSY} FROM threads
@@ -108,13 +111,6 @@ GET = f"""
 PAGE = f"""
     SELECT turn, {RUN_COLUMNS} FROM runs
     WHERE thread_id = ? AND turn < ? ORDER BY turn DESC LIMIT ?"""
-
-_THREAD_STATUS: dict[RunStatus, ThreadStatus] = {
-    "error": "error",
-    "timeout": "error",
-    "interrupted": "interrupted",
-}
-"""How a thread stands after its last run; `idle` unless said here."""
 
 
 def start_run(
@@ -176,19 +172,8 @@ def _insert_run(
     moment: int,
     waits: bool,
 ) -> StartedRun:
-    status: RunStatus = "pending" if waits else "running"
     lease = None if waits else make_lease()
-    created_at = to_datetime(moment)
-    run = Run(
-        run_id=new.run_id,
-        thread_id=new.thread_id,
-        agent=agent,
-        status=status,
-        created_at=created_at,
-        started_at=None if waits else created_at,
-        start_after=new.start_after,
-    )
-    message = _question(new, created_at)
+    status = "pending" if waits else "running"
     next_turn = turn + 1
     if new.start_after is not None:
         turn, next_turn = find_delayed_turn(connection, new.thread_id), turn
@@ -197,34 +182,16 @@ def _insert_run(
     start_after = None if new.start_after is None else to_microseconds(new.start_after)
     times = (moment, None if waits else moment, start_after)
     origin = (new.origin.request_id, new.origin.traceparent)
+    started = describe_start(owner, new, agent=agent, turn=turn, moment=moment, lease=lease)
     try:
         connection.execute(_INSERT, (*row, *texts, *times, *origin))
-        connection.execute(INSERT_MESSAGE, message_row(turn, 0, message))
+        connection.execute(INSERT_MESSAGE, message_row(turn, 0, started.message))
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The run_id or the message_id is taken") from exc
     connection.execute(
         _TAKE_TURN, (agent, next_turn, moment, new.start_after is not None, status, new.thread_id)
     )
-    if lease is None:
-        return StartedRun(run, message)
-    active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config, origin=new.origin)
-    return StartedRun(run, message, active)
-
-
-def _question(new: NewRun, created_at: datetime) -> Message:
-    return Message(
-        message_id=new.message_id,
-        thread_id=new.thread_id,
-        run_id=new.run_id,
-        role="user",
-        content=new.content,
-        created_at=created_at,
-        metadata=new.metadata,
-    )
-
-
-def make_lease() -> str:
-    return secrets.token_hex(8)
+    return started
 
 
 def _has_room(connection: sqlite3.Connection, owner: str, per_owner: int | None) -> bool:
@@ -262,10 +229,6 @@ def append_events(
     insert_events(connection, active, events)
 
 
-def lease_lost() -> LeaseLost:
-    return LeaseLost("The run has ended, or another worker owns it now")
-
-
 def insert_events(
     connection: sqlite3.Connection, active: ActiveRun, events: Sequence[Event]
 ) -> None:
@@ -294,7 +257,7 @@ def finish_run(
         connection.execute(FORGET_TURN, (run.thread_id, active.turn))
     insert_events(connection, active, events)
     following = claim_run(connection, run.thread_id, per_owner) if claim_next else None
-    status = _THREAD_STATUS.get(outcome.status, "idle")
+    status = THREAD_STATUS.get(outcome.status, "idle")
     waiting = run.run_id if asked is not None and following is None else None
     connection.execute(_END_TURN, (status, waiting, moment, run.thread_id))
     return following

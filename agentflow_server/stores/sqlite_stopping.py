@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from agentflow_server.errors import RunEnded
 from agentflow_server.models import Event, Stop
 from agentflow_server.stores.rows import Row, event_row, now
+from agentflow_server.stores.rules import no_run
 from agentflow_server.stores.sqlite_delays import take_turn
 from agentflow_server.stores.sqlite_messages import INSERT_EVENT
-from agentflow_server.stores.sqlite_threads import IS_BUSY, no_run
+from agentflow_server.stores.sqlite_threads import IS_BUSY
 
 _FIND = """
     SELECT run_id, runs.status, turn, start_after FROM runs JOIN threads USING (thread_id)

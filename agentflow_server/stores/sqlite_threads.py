@@ -8,14 +8,12 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from agentflow_server.errors import IdTaken, InvalidRequest, NotFound, ThreadBusy
+from agentflow_server.errors import IdTaken, InvalidRequest, ThreadBusy
 from agentflow_server.models import Idempotency, JsonObject, Page, Thread, ThreadStatus
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import THREAD_COLUMNS, Row, now, read_thread, to_text
-from agentflow_server.stores.sqlite_idempotency import Made, find_made, remember
-
-MAX_FILTERS = 32
-"""SQLite bounds the depth of an expression; a page needs few conditions."""
+from agentflow_server.stores.rules import MAX_FILTERS, Made, no_thread
+from agentflow_server.stores.sqlite_idempotency import find_made, remember
 
 _INSERT = """
     INSERT INTO threads (thread_id, owner, status, metadata, created_at, updated_at)
@@ -32,6 +30,8 @@ IS_BUSY = """(
 _GET_TO_HIDE = f"""
     SELECT agent, {IS_BUSY} FROM threads
     WHERE thread_id = ? AND owner = ? AND hidden = 0"""
+# A hidden thread that is busy is a copy that somebody is filling.
+_CONDEMN = "UPDATE threads SET status = 'idle' WHERE hidden = 1 AND status = 'busy'"
 
 # How json_each calls the types of JSON that a condition can compare by itself.
 _COMPARABLE = {str: "('text')", int: "('integer', 'real')", float: "('integer', 'real')"}
@@ -65,14 +65,6 @@ def get_thread(connection: sqlite3.Connection, owner: str, thread_id: str) -> Th
     if row is None:
         raise no_thread()
     return read_thread(row)
-
-
-def no_thread() -> NotFound:
-    return NotFound("There is no such thread")
-
-
-def no_run() -> NotFound:
-    return NotFound("There is no such run")
 
 
 def update_thread(
@@ -111,6 +103,7 @@ def hide_thread(connection: sqlite3.Connection, owner: str, thread_id: str) -> s
 
 
 def list_hidden(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
+    connection.execute(_CONDEMN)
     return connection.execute("SELECT thread_id, agent FROM threads WHERE hidden = 1").fetchall()
 
 

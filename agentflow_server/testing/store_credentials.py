@@ -135,12 +135,12 @@ class CredentialStoreSuite:
     async def test_a_later_revocation_weakens_no_earlier_one(
         self, credentials: CredentialStore, first: int
     ) -> None:
-        both = (of_user(at=NOW, expires_at=NOW + 99), of_user(at=NOW + 9, expires_at=NOW + 50))
+        both = (of_user(at=NOW, expires_at=NOW + 9900), of_user(at=NOW + 9, expires_at=NOW + 5000))
         for revocation in (both[first], both[1 - first]):
             await credentials.add_revocation(revocation)
         listed = await credentials.list_revocations(NOW)
         assert max(entry.at for entry in listed) == NOW + 9
-        assert max(entry.expires_at for entry in listed) == NOW + 99
+        assert max(entry.expires_at for entry in listed) == NOW + 9900
 
     async def test_what_has_expired_is_not_listed(self, credentials: CredentialStore) -> None:
         await credentials.add_revocation(of_user())

@@ -4,6 +4,7 @@ import pytest
 
 from agentflow_server.interfaces import Store
 from agentflow_server.testing.store_control import ControlTests
+from agentflow_server.testing.store_copies import CopyTests
 from agentflow_server.testing.store_delays import DelayTests
 from agentflow_server.testing.store_interrupts import InterruptTests
 from agentflow_server.testing.store_lines import LineTests
@@ -13,7 +14,14 @@ from agentflow_server.testing.store_threads import ThreadTests
 
 
 class StoreSuite(
-    ThreadTests, RunTests, ControlTests, LineTests, InterruptTests, DelayTests, MessageTests
+    ThreadTests,
+    RunTests,
+    ControlTests,
+    LineTests,
+    InterruptTests,
+    DelayTests,
+    MessageTests,
+    CopyTests,
 ):
     """Subclass it, give it your store, opened and empty, and run pytest:
 

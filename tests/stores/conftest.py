@@ -9,6 +9,7 @@ from agentflow_server.stores.sqlite import SqliteStore
 
 pytest.register_assert_rewrite(
     "agentflow_server.testing.store_control",
+    "agentflow_server.testing.store_copies",
     "agentflow_server.testing.store_credentials",
     "agentflow_server.testing.store_data",
     "agentflow_server.testing.store_delays",

@@ -16,8 +16,8 @@ from agentflow_server.stores.migrate import (
     migrate_sqlite,
 )
 from agentflow_server.stores.rows import now
+from agentflow_server.stores.rules import VALID_FOR
 from agentflow_server.stores.sqlite import SqliteStore
-from agentflow_server.stores.sqlite_idempotency import VALID_FOR
 from agentflow_server.testing.store_data import make_thread, take_turn
 
 

@@ -19,8 +19,9 @@ from agentflow_server.stores import (
 )
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import to_datetime, to_microseconds, to_text
+from agentflow_server.stores.rules import MAX_FILTERS
 from agentflow_server.stores.sqlite import SqliteStore
-from agentflow_server.stores.sqlite_threads import MAX_FILTERS, same_json, select_threads
+from agentflow_server.stores.sqlite_threads import same_json, select_threads
 from agentflow_server.testing.store_data import make_thread, start, take_turn
 
 PLACE = encode_cursor("threads:alice", 1, "t")

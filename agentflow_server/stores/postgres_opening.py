@@ -1,0 +1,102 @@
+"""Opening a PostgreSQL database: whether it is fit, and up to date; then a pool of connections."""
+
+import psycopg
+from psycopg import AsyncConnection, conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from agentflow_server.errors import ConfigError
+from agentflow_server.stores.migrate import load_migrations
+from agentflow_server.stores.postgres_connections import (
+    Connection,
+    PostgresConnections,
+    one_line,
+)
+from agentflow_server.stores.postgres_idempotency import prune
+from agentflow_server.stores.postgres_migrate import SCHEMA, migrate_postgres
+from agentflow_server.stores.rows import now
+
+MINIMUM_VERSION = 14
+
+# Only what the URL does not say itself. A host that vanishes is noticed within half a minute.
+_DEFAULTS = {
+    "fallback_application_name": "agentflow",
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+
+# A process that was paused within a transaction must not hold its locks for ever.
+_CONFIGURE = f"""
+    SET search_path = {SCHEMA}, public;
+    SET statement_timeout = '30s';
+    SET idle_in_transaction_session_timeout = '10s'"""
+
+_WAIT_FOR_CONNECTION = 5.0
+_MAX_WAITING = 4096
+# The pool doubles its pauses between attempts until it gives up; the next request then begins
+# anew. So short, that a server that is back is found within seconds, however long it was away.
+_RECONNECT = 3.0
+
+
+async def open_connections(url: str, *, size: int) -> PostgresConnections:
+    """Migrate the database, then open the pool.
+
+    Raises ConfigError, in one line: no such server, not allowed, too old, or not ours.
+    """
+    target = _add_defaults(url)
+    place = _name(target)
+    try:
+        async with await AsyncConnection.connect(target, autocommit=True) as connection:
+            await _require_suitable(connection)
+            await migrate_postgres(connection, load_migrations("postgres"))
+            await connection.execute(f"SET search_path = {SCHEMA}")
+            await prune(connection, now(), limit=None)
+    except psycopg.Error as exc:
+        raise ConfigError(f"{place}: the database cannot be used: {one_line(exc)}") from exc
+    except ConfigError as exc:
+        raise ConfigError(f"{place}: {exc}") from exc
+    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        target,
+        kwargs={"autocommit": True},
+        min_size=min(2, size),
+        max_size=size,
+        open=False,
+        name="agentflow",
+        configure=_configure,
+        timeout=_WAIT_FOR_CONNECTION,
+        max_waiting=_MAX_WAITING,
+        reconnect_timeout=_RECONNECT,
+    )
+    await pool.open()
+    return PostgresConnections(pool)
+
+
+async def _configure(connection: Connection) -> None:
+    await connection.execute(_CONFIGURE)
+
+
+def _add_defaults(url: str) -> str:
+    try:
+        given = conninfo.conninfo_to_dict(url)
+        return conninfo.make_conninfo("", **{**_DEFAULTS, **given})
+    except psycopg.ProgrammingError:
+        # Its text may repeat the password.
+        raise ConfigError("database: this is not a URL that PostgreSQL understands") from None
+
+
+def _name(target: str) -> str:
+    """The database without its secrets."""
+    parts = conninfo.conninfo_to_dict(target)
+    host, port = parts.get("host", "localhost"), parts.get("port", 5432)
+    return f"postgresql://{host}:{port}/{parts.get('dbname', '')}"
+
+
+async def _require_suitable(connection: Connection) -> None:
+    version = connection.info.server_version // 10_000
+    if version < MINIMUM_VERSION:
+        raise ConfigError(f"PostgreSQL {MINIMUM_VERSION} or newer is needed, found {version}")
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigError(f"the database must have the encoding UTF8, found {encoding}")

@@ -1,0 +1,103 @@
+"""What every store of ours decides alike, whatever its database."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from agentflow_server.errors import InvalidRequest, LeaseLost, NotFound
+from agentflow_server.models import (
+    ActiveRun,
+    Answer,
+    Interrupt,
+    JsonObject,
+    Message,
+    NewRun,
+    Run,
+    RunStatus,
+    StartedRun,
+    ThreadStatus,
+)
+from agentflow_server.stores.rows import to_datetime
+
+Kind = Literal["read", "write"]
+Observe = Callable[[Kind, float], None]
+"""Is told how many seconds an operation took, its time in a queue included."""
+
+VALID_FOR = 24 * 60 * 60 * 1_000_000
+"""Microseconds for which an idempotency key is remembered."""
+
+MAX_FILTERS = 32
+"""SQLite bounds the depth of an expression; a page needs few conditions."""
+
+THREAD_STATUS: dict[RunStatus, ThreadStatus] = {
+    "error": "error",
+    "timeout": "error",
+    "interrupted": "interrupted",
+}
+"""How a thread stands after its last run; `idle` unless said here."""
+
+
+class Made(NamedTuple):
+    """What the first request with an idempotency key made."""
+
+    thread_id: str
+    run_id: str | None
+
+
+def no_thread() -> NotFound:
+    return NotFound("There is no such thread")
+
+
+def no_run() -> NotFound:
+    return NotFound("There is no such run")
+
+
+def lease_lost() -> LeaseLost:
+    return LeaseLost("The run has ended, or another worker owns it now")
+
+
+def make_lease() -> str:
+    return secrets.token_hex(8)
+
+
+def describe_start(
+    owner: str, new: NewRun, *, agent: str, turn: int, moment: int, lease: str | None
+) -> StartedRun:
+    """What was stored for `new`; without a lease it waits."""
+    created_at = to_datetime(moment)
+    run = Run(
+        run_id=new.run_id,
+        thread_id=new.thread_id,
+        agent=agent,
+        status="running" if lease else "pending",
+        created_at=created_at,
+        started_at=created_at if lease else None,
+        start_after=new.start_after,
+    )
+    message = Message(
+        message_id=new.message_id,
+        thread_id=new.thread_id,
+        run_id=new.run_id,
+        role="user",
+        content=new.content,
+        created_at=created_at,
+        metadata=new.metadata,
+    )
+    if lease is None:
+        return StartedRun(run, message)
+    active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config, origin=new.origin)
+    return StartedRun(run, message, active)
+
+
+def match_answer(interrupts: Sequence[Interrupt], answer: Answer) -> JsonObject:
+    """interrupt_id → value. Raises InvalidRequest."""
+    asked = [interrupt.interrupt_id for interrupt in interrupts]
+    if answer.by_id is not None:
+        if answer.by_id.keys() != set(asked):
+            raise InvalidRequest("answers: expected one for each interrupt_id of the run")
+        return answer.by_id
+    if len(asked) != 1:
+        raise InvalidRequest(
+            f"value: the run asks {len(asked)} questions; send answers, one for each interrupt_id"
+        )
+    return {asked[0]: answer.value}
