@@ -1,7 +1,7 @@
 """Serves a compiled LangGraph graph, token by token, with its state in our database."""
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Literal, cast
 
@@ -27,7 +27,7 @@ from agentflow_server.adapters.langgraph_turn import Turn
 from agentflow_server.adapters.shapes import to_openai
 from agentflow_server.errors import ConfigError, NotFound
 from agentflow_server.interfaces import Agent, AgentAsked, AgentEvent, HasState, RunContext
-from agentflow_server.models import Interrupt, JsonObject, Message
+from agentflow_server.models import CopyPoint, Interrupt, JsonObject, Message
 
 Durability = Literal["sync", "exit"]
 
@@ -120,11 +120,17 @@ class LangGraphAgent(Agent, HasState):
     ) -> list[JsonObject]:
         return await self._kept_states().list_history(thread_id, limit=limit, before=before)
 
-    async def fork(self, thread_id: str, checkpoint_id: str) -> None:
-        await self._kept_states().fork(thread_id, checkpoint_id)
+    async def fork(self, thread_id: str, checkpoint_id: str) -> CopyPoint | None:
+        return await self._kept_states().fork(thread_id, checkpoint_id)
 
-    async def copy(self, thread_id: str, new_thread_id: str) -> None:
-        await self._kept_states().copy(thread_id, new_thread_id)
+    async def copy(
+        self, thread_id: str, new_thread_id: str, runs: Mapping[str, str] | None = None
+    ) -> None:
+        states = self._kept_states()
+        if isinstance(self._saver, GroupCommitSaver):
+            await self._saver.copy_renaming(thread_id, new_thread_id, runs or {})
+        else:
+            await states.copy(thread_id, new_thread_id, runs or {})
 
     def _kept_states(self) -> ThreadStates:
         if self._states is None:

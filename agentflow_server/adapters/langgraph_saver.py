@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,17 +34,20 @@ _DELETE_WRITES_OF_RUN = """
         SELECT checkpoint_ns, checkpoint_id FROM checkpoints
         WHERE thread_id = :thread AND json_extract(CAST(metadata AS TEXT), '$.run_id') = :run)
 """
-_COPY_CHECKPOINTS = """
+_RUN_ID = "json_extract(CAST(metadata AS TEXT), '$.run_id')"
+_COPY_CHECKPOINTS = f"""
     INSERT OR REPLACE INTO checkpoints (
         thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
-    SELECT ?, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
-    FROM checkpoints WHERE thread_id = ?
-"""
+    SELECT :target, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint,
+        json_replace(CAST(metadata AS TEXT), '$.run_id',
+            coalesce(json_extract(:runs, '$."' || {_RUN_ID} || '"'), {_RUN_ID}))
+    FROM checkpoints WHERE thread_id = :source
+"""  # noqa: S608 – put together from constants of ours only
 _COPY_WRITES = """
     INSERT OR REPLACE INTO writes (
         thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, value)
-    SELECT ?, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, value
-    FROM writes WHERE thread_id = ?
+    SELECT :target, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, value
+    FROM writes WHERE thread_id = :source
 """
 
 _at_hand: ContextVar[tuple[str, CheckpointTuple | None] | None] = ContextVar(
@@ -154,9 +158,16 @@ class GroupCommitSaver(SqliteSaver):
         await self._database.write(delete)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        await self.copy_renaming(source_thread_id, target_thread_id, {})
+
+    async def copy_renaming(self, source: str, target: str, runs: Mapping[str, str]) -> None:
+        """`runs` says how the runs of the source are called in the target."""
+
+        values = {"source": source, "target": target, "runs": json.dumps(dict(runs))}
+
         def copy_rows(at: sqlite3.Connection) -> None:
             for statement in (_COPY_CHECKPOINTS, _COPY_WRITES):
-                at.execute(statement, (target_thread_id, source_thread_id))
+                at.execute(statement, values)
 
         await self._database.write(copy_rows)
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
-from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointMetadata, CheckpointTuple
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 from langgraph.types import StateSnapshot
 
 from agentflow_server.adapters.shapes import as_json
 from agentflow_server.errors import NotFound
-from agentflow_server.models import JsonObject
+from agentflow_server.models import CopyPoint, JsonObject
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -37,21 +37,47 @@ class ThreadStates:
         found = self._graph.aget_state_history(address(thread_id), before=older, limit=limit)
         return [_show(snapshot) async for snapshot in found]
 
-    async def fork(self, thread_id: str, checkpoint_id: str) -> None:
+    async def fork(self, thread_id: str, checkpoint_id: str) -> CopyPoint | None:
         """Raises NotFound."""
         wanted = address(thread_id, checkpoint_id)
         saved = await self._saver.aget_tuple(wanted)
         if saved is None or saved.checkpoint["id"] != checkpoint_id:
             raise NotFound("There is no such checkpoint")
-        await self._graph.aupdate_state(wanted, None, as_node="__copy__")
+        point = await self._find_point(thread_id, saved)
+        forked = await self._graph.aupdate_state(wanted, None, as_node="__copy__")
+        if point is not None:
+            await self._adopt(forked, point.run_id)
+        return point
 
-    async def copy(self, thread_id: str, new_thread_id: str) -> None:
-        try:
-            await self._saver.acopy_thread(thread_id, new_thread_id)
-        except NotImplementedError:
-            everything: RunnableConfig = {"configurable": {"thread_id": thread_id}}
-            async for saved in self._saver.alist(everything):
-                await self._put(saved, new_thread_id)
+    async def _find_point(self, thread_id: str, saved: CheckpointTuple) -> CopyPoint | None:
+        run_id: str | None = saved.metadata.get("run_id")
+        if run_id is None:
+            return None
+        if saved.metadata.get("source") == "input":  # which is not in the messages yet
+            return CopyPoint(run_id, "nothing")
+        mine = self._saver.alist(address(thread_id), filter={"run_id": run_id}, limit=1)
+        async for newest in mine:
+            versions = newest.checkpoint["channel_versions"]
+            if versions != saved.checkpoint["channel_versions"]:
+                return CopyPoint(run_id, "question")
+        return CopyPoint(run_id, "everything")
+
+    async def _adopt(self, forked: RunnableConfig, run_id: str) -> None:
+        """LangGraph's copy of a checkpoint does not say whose it is."""
+        saved = await self._saver.aget_tuple(forked)
+        assert saved is not None  # noqa: S101 – it has just been put
+        metadata: CheckpointMetadata = {**saved.metadata, "run_id": run_id}
+        config = saved.parent_config or _without_checkpoint(saved.config)
+        await self._saver.aput(config, saved.checkpoint, metadata, {})
+
+    async def copy(self, thread_id: str, new_thread_id: str, runs: Mapping[str, str]) -> None:
+        everything: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+        async for saved in self._saver.alist(everything):
+            run_id = saved.metadata.get("run_id")
+            if run_id is not None and run_id in runs:
+                metadata: CheckpointMetadata = {**saved.metadata, "run_id": runs[run_id]}
+                saved = saved._replace(metadata=metadata)  # noqa: PLW2901
+            await self._put(saved, new_thread_id)
 
     async def step_back(self, thread_id: str, run_id: str) -> None:
         """Make what there was before the run the newest state again. What it has saved stays
@@ -90,6 +116,11 @@ def address(
     if checkpoint_id is not None:
         where["checkpoint_id"] = checkpoint_id
     return {"configurable": where}
+
+
+def _without_checkpoint(config: RunnableConfig) -> RunnableConfig:
+    where = config["configurable"]
+    return address(where["thread_id"], namespace=where.get("checkpoint_ns", ""))
 
 
 def has_delta_channels(graph: Graph) -> bool:

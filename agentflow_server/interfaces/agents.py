@@ -1,11 +1,18 @@
 """What runs a turn, and what it is told about it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from agentflow_server.models import Interrupt, JsonObject, Message, NewMessage, Principal
+from agentflow_server.models import (
+    CopyPoint,
+    Interrupt,
+    JsonObject,
+    Message,
+    NewMessage,
+    Principal,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +152,16 @@ class HasState(ABC):
         """Up to `limit` states, the newest first; only those older than the checkpoint `before`."""
 
     @abstractmethod
-    async def fork(self, thread_id: str, checkpoint_id: str) -> None:
-        """Make that checkpoint's state the newest one. Raises NotFound."""
+    async def fork(self, thread_id: str, checkpoint_id: str) -> CopyPoint | None:
+        """Make that checkpoint's state the newest one; it waits for no answer.
+
+        Returns how much of the conversation that state knows, None if no run made it. Raises
+        NotFound.
+        """
 
     @abstractmethod
-    async def copy(self, thread_id: str, new_thread_id: str) -> None:
-        """Give another thread the same states. May be called again after a failure."""
+    async def copy(
+        self, thread_id: str, new_thread_id: str, runs: Mapping[str, str] | None = None
+    ) -> None:
+        """Give another thread the same states, and what they wait for. May be called again after
+        a failure. `runs` says how its runs (run_id → run_id) are called there."""

@@ -33,8 +33,11 @@ from agentflow_server.models import (
     Run,
     StartedRun,
     Stop,
+    Thread,
 )
+from agentflow_server.runs.copying import CopyRequest, copy_thread
 from agentflow_server.runs.following import Reader, Turn
+from agentflow_server.runs.purging import purge_thread
 
 T = TypeVar("T")
 
@@ -161,7 +164,14 @@ class Runner:
                         run = await self.store.get_run(caller.id, thread_id, run_id)
             except TimeoutError:
                 pass
+        if how == "rollback" and run.status == "cancelled":
+            await self._check_forgotten(run)
         return run
+
+    async def _check_forgotten(self, run: Run) -> None:
+        """Raises RunEnded when another one's cancel was being stored already."""
+        if await self.store.run_messages(run.run_id):
+            raise RunEnded("The run has ended")
 
     def stop_later(self, caller: Principal, run: Run) -> None:
         """Stop a run that nobody waits for any more, if it has not ended."""
@@ -228,20 +238,28 @@ class Runner:
         deleted now is deleted at the next start, and until then its id stays taken.
         """
         agent = await self.store.hide_thread(caller.id, thread_id)
-        await self._purge(thread_id, agent)
+        await purge_thread(self.store, self.agents, thread_id, agent)
 
     async def finish_deletions(self) -> None:
         """Complete what was cut short."""
         for thread_id, agent in await self.store.list_hidden_threads():
-            await self._purge(thread_id, agent)
+            await purge_thread(self.store, self.agents, thread_id, agent)
 
-    async def _purge(self, thread_id: str, agent: str | None) -> None:
-        try:
-            if agent is not None and agent in self.agents:
-                await self.agents[agent].forget(thread_id)
-            await self.store.purge_thread(thread_id)
-        except Exception:  # the user's checkpointer may raise anything; the thread stays hidden
-            log.exception("thread %s is not wholly deleted: the next start tries again", thread_id)
+    async def copy_thread(
+        self,
+        caller: Principal,
+        thread_id: str,
+        request: CopyRequest,
+        idempotency: Idempotency | None = None,
+    ) -> Thread:
+        """A new thread of the same caller with the conversation so far.
+
+        Raises NotFound, Conflict.
+        """
+        copying = copy_thread(
+            self.store, self.agents, caller.id, thread_id, request, idempotency=idempotency
+        )
+        return await self._finish_task(asyncio.create_task(copying))
 
     def _new_run(
         self, caller: Principal, thread_id: str, request: TurnRequest, run_id: str | None

@@ -57,6 +57,9 @@ class _Turn:
     told: asyncio.Future[RunOutcome]
 
     def tell(self, outcome: RunOutcome) -> None:
+        """The first word counts, but a rollback beats it for as long as the agent is at work."""
+        if self.told.done() and outcome.forget:
+            self.told = self.told.get_loop().create_future()
         if not self.told.done():
             self.told.set_result(outcome)
 
@@ -125,7 +128,7 @@ class Worker:
         """End a run that is being executed, or is about to be."""
         if turn := self._turns.get(run_id):
             turn.tell(STOPPED_BY[how])
-        else:
+        elif how == "rollback" or run_id not in self._told_early:
             self._told_early[run_id] = STOPPED_BY[how]
 
     def stop_claiming(self) -> None:

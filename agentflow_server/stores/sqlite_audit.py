@@ -40,7 +40,7 @@ class SqliteAuditTable:
         try:
             await self._store.write(append)
         except sqlite3.Error as exc:
-            raise StoreUnavailable(f"The audit log cannot be written: {exc}") from exc
+            raise StoreUnavailable("The audit log cannot be written") from exc
 
     async def read_head(self) -> str | None:
         """The last line that was appended, also when it is not there any more."""

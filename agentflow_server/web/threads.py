@@ -1,4 +1,4 @@
-"""Threads: create, list, get, change, delete."""
+"""Threads: create, list, get, change, delete, copy."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,6 +9,7 @@ from uuid_utils import uuid7
 from agentflow_server import strict_json
 from agentflow_server.errors import InvalidRequest
 from agentflow_server.models import JsonObject, Page, Thread, ThreadStatus
+from agentflow_server.runs.copying import CopyRequest
 from agentflow_server.web.parameters import (
     ChosenId,
     Cursor,
@@ -44,6 +45,20 @@ class ChangeThread(RequestBody):
     name: Name | None = None
     metadata: JsonObject | None = Field(
         default=None, description="Merged by top-level key; null removes a key."
+    )
+
+
+class CopyThread(RequestBody):
+    """Everything is optional; so is the body."""
+
+    thread_id: ChosenId | None = Field(
+        default=None, description="Your own UUID; by default we make one."
+    )
+    checkpoint_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")] | None = Field(
+        default=None, description="Only as far as this state of the thread's graph."
+    )
+    metadata: JsonObject = Field(
+        default_factory=dict, description="Merged by top-level key; null removes a key."
     )
 
 
@@ -99,6 +114,19 @@ async def change_thread(
 async def delete_thread(caller: Caller, runs: Runs, thread_id: ThreadId) -> Response:
     await runs.delete_thread(caller, thread_id)
     return Response(status_code=204)
+
+
+@router.post("/{thread_id}/copy", response_model=Thread, summary="Copy a thread")
+async def copy_thread(
+    caller: Caller,
+    runs: Runs,
+    thread_id: ThreadId,
+    idempotency: IdempotencyKey,
+    body: CopyThread | None = None,
+) -> Response:
+    body = body or CopyThread()
+    request = CopyRequest(body.thread_id or str(uuid7()), body.checkpoint_id, body.metadata)
+    return json_response(await runs.copy_thread(caller, thread_id, request, idempotency))
 
 
 def _metadata_filter(text: str | None) -> JsonObject | None:
