@@ -67,6 +67,7 @@ class EmbeddedEngine(Engine):
         self._concurrency = concurrency
         self._takes_turns = takes_turns
         self._reserved = 0
+        self._is_short = False
         self.unstoppable = 0
         """After `drain`: how many agents went on although they were cancelled."""
 
@@ -91,7 +92,7 @@ class EmbeddedEngine(Engine):
 
     async def _serve_line(self) -> None:
         """Start what waits for its time or for room, for as long as the engine is open."""
-        while True:
+        while self._deadline is None:
             wait: float | None = RETRY_SECONDS
             try:
                 threads, next_due = await self._store.release_delayed(datetime.now(UTC))
@@ -110,14 +111,19 @@ class EmbeddedEngine(Engine):
     def reserve(self) -> bool:
         taken = len(self._tasks) + self._reserved
         if self._concurrency is not None and taken >= self._concurrency:
+            self._is_short = True
             return False
         self._reserved += 1
         return True
 
     def release(self) -> None:
         self._reserved -= 1
+        if self._is_short:
+            # Who was refused meanwhile is in line now, and nothing else may ever look there.
+            self._is_short = False
+            self._changed.set()
 
-    def note_delayed(self) -> None:
+    def note_waiting(self) -> None:
         self._changed.set()
 
     def stop(self, run_id: str, how: Stop) -> None:
@@ -131,13 +137,15 @@ class EmbeddedEngine(Engine):
         """Let running runs finish for the grace period, which begins with the first call, then
         stop them. What waits in line stays there."""
         self._worker.stop_claiming()
-        if self._waiter is not None:
-            self._waiter.cancel()
-            await asyncio.wait({self._waiter})
-            self._waiter = None
         clock = asyncio.get_running_loop().time
         if self._deadline is None:
             self._deadline = clock() + self._grace
+        if self._waiter is not None:
+            # Not cancelled if that can be avoided: what it is claiming now is ours to execute.
+            self._changed.set()
+            await asyncio.wait({self._waiter}, timeout=UNWILLING_SECONDS)
+            self._waiter.cancel()
+            self._waiter = None
         if not self._tasks:
             return
         left = max(0.0, self._deadline - clock())
@@ -148,11 +156,11 @@ class EmbeddedEngine(Engine):
         if late:
             _, unwilling = await asyncio.wait(late, timeout=UNWILLING_SECONDS)
             self.unstoppable = len(unwilling)
-            await self._give_up({self._tasks.pop(task).run.run_id for task in unwilling})
+            await self._give_up({self._tasks.pop(task).lease for task in unwilling})
 
-    async def _give_up(self, run_ids: set[str]) -> None:
-        for active in await self._store.interrupted_runs() if run_ids else ():
-            if active.run.run_id in run_ids:
+    async def _give_up(self, leases: set[str]) -> None:
+        for active in await self._store.interrupted_runs() if leases else ():
+            if active.lease in leases:
                 log.error("run %s does not stop: left alone, marked error", active.run.run_id)
                 try:
                     await self._worker.abandon(active, STOPPED)

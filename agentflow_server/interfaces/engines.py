@@ -65,5 +65,5 @@ class Engine(ABC):
         """Give back what `reserve` has kept."""
 
     @abstractmethod
-    def note_delayed(self) -> None:
-        """A delayed run has been stored."""
+    def note_waiting(self) -> None:
+        """A run has been stored that waits for its time, or for room."""

@@ -63,10 +63,15 @@ class Reader:
         Raises RunFailed, ServerStopping.
         """
         messages: list[JsonObject] = []
+        is_behind = False
         while True:
-            events = await subscription.receive(HEARTBEAT_SECONDS)
-            if not events or events[0].seq != after + 1:
+            events: Sequence[Event] = ()
+            if not is_behind:
+                events = await subscription.receive(HEARTBEAT_SECONDS)
+            is_behind = is_behind or not events or events[0].seq != after + 1
+            if is_behind:
                 events = await self._read(run.run_id, after)
+                is_behind = len(events) == EVENTS_PER_READ
             for event in events:
                 after = event.seq
                 if event.type == "message.completed":
@@ -85,31 +90,39 @@ class Reader:
 
     async def _follow(self, owner: str, run: Run, after: int) -> AsyncGenerator[Event | None, None]:
         may_be_over = run.ended_at is not None
+        heard_at = time.monotonic()
         async with self._bus.subscribe(run.run_id) as subscription:
             while True:
                 stored = await self._read(run.run_id, after)
                 for event in stored:
-                    after = event.seq
+                    after, heard_at = event.seq, time.monotonic()
+                    may_be_over = event.type in PAUSES
                     yield event
-                if len(stored) == EVENTS_PER_READ:
-                    continue
-                may_be_over |= bool(stored) and stored[-1].type in PAUSES
                 if may_be_over and await self._is_over(owner, run, after):
                     return
-                # As long as the bus hands on what comes next, the store need not be asked.
-                while events := await subscription.receive(HEARTBEAT_SECONDS):
-                    fresh = [event for event in events if event.seq > after]
-                    if fresh and fresh[0].seq != after + 1:
-                        break  # the bus dropped something: the store has it
-                    self._note_lag(fresh)
-                    for event in fresh:
-                        after = event.seq
-                        yield event
-                    if fresh and fresh[-1].type in PAUSES:
+                may_be_over = False
+                if len(stored) == EVENTS_PER_READ:
+                    continue
+                async for event in self._hear(subscription, after):
+                    after, heard_at = event.seq, time.monotonic()
+                    yield event
+                    if event.type in PAUSES:
                         return
-                else:
-                    may_be_over = True
+                if time.monotonic() - heard_at >= HEARTBEAT_SECONDS:
+                    may_be_over, heard_at = True, time.monotonic()
                     yield None
+
+    async def _hear(self, subscription: Subscription, after: int) -> AsyncGenerator[Event, None]:
+        """What the bus hands on; until it has lost something, or knows nothing: then the store is
+        to be asked."""
+        while events := await subscription.receive(HEARTBEAT_SECONDS):
+            fresh = [event for event in events if event.seq > after]
+            if fresh and fresh[0].seq != after + 1:
+                return
+            self._note_lag(fresh)
+            for event in fresh:
+                after = event.seq
+                yield event
 
     def _note_lag(self, events: Sequence[Event]) -> None:
         if not self._metrics.is_on:

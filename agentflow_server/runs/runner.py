@@ -116,8 +116,8 @@ class Runner:
                 self._engine.release()
         if started.active is not None:
             await self._engine.dispatch(started.active)
-        elif new.start_after is not None:
-            self._engine.note_delayed()
+        elif new.start_after is not None or not claim:
+            self._engine.note_waiting()
         if started.stopping is not None:
             self._engine.stop(
                 started.stopping, "rollback" if new.on_busy == "rollback" else "cancel"

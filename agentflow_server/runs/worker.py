@@ -87,7 +87,8 @@ class Worker:
         self._rules = rules or RunRules()
         self._stopping = False
         self._turns: dict[str, _Turn] = {}
-        self._told_early: dict[str, RunOutcome] = {}
+        # What runs were told while no agent of theirs was at work.
+        self._told: dict[str, RunOutcome] = {}
 
     async def execute(self, active: ActiveRun) -> ActiveRun | None:
         """Run it to its end. Returns the thread's next run, already claimed.
@@ -115,10 +116,11 @@ class Worker:
                 return await self._finish(recorder, active, outcome)
             except asyncio.CancelledError:
                 self._stopping = True
+                outcome = self._told.get(run.run_id, outcome)
                 await self._finish(recorder, active, outcome)
                 raise
             finally:
-                self._told_early.pop(run.run_id, None)
+                self._told.pop(run.run_id, None)
                 self._metrics.run_ended(outcome.status, time.perf_counter() - begun)
                 span.ended(outcome.status, None if outcome.error is None else outcome.error.code)
                 if active.turn == 1 and not outcome.forget:
@@ -128,8 +130,8 @@ class Worker:
         """End a run that is being executed, or is about to be."""
         if turn := self._turns.get(run_id):
             turn.tell(STOPPED_BY[how])
-        elif how == "rollback" or run_id not in self._told_early:
-            self._told_early[run_id] = STOPPED_BY[how]
+        elif how == "rollback" or run_id not in self._told:
+            self._told[run_id] = STOPPED_BY[how]
 
     def stop_claiming(self) -> None:
         """From now on, what waits in line stays there for the next start."""
@@ -175,7 +177,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         driving = asyncio.create_task(self._drive(active, recorder), name=f"run-{run_id}")
         turn = self._turns[run_id] = _Turn(driving, loop.create_future())
-        if early := self._told_early.pop(run_id, None):
+        if early := self._told.pop(run_id, None):
             turn.tell(early)
         timeout = self._rules.timeout
         timed_out = RunOutcome("timeout", TIMED_OUT)
@@ -189,6 +191,8 @@ class Worker:
         except asyncio.CancelledError:
             driving.cancel()
             await asyncio.wait({driving})
+            if turn.told.done():
+                self._told[run_id] = turn.told.result()
             raise
         finally:
             del self._turns[run_id]

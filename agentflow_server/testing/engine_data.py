@@ -44,7 +44,7 @@ class Replica:
         if started.active is not None:
             await self.engine.dispatch(started.active)
         else:
-            self.engine.note_delayed()
+            self.engine.note_waiting()
         return started.run
 
     async def claim_and_die(self, thread_id: str, content: str = "Hello") -> ActiveRun:

@@ -92,7 +92,7 @@ class EngineSuite:
             run = await replica.start(thread_id)
             assert (await replica.look(run)).status == "pending"
             replica.engine.release()
-            replica.engine.note_delayed()
+            replica.engine.note_waiting()
             assert (await replica.ended(run)).status == "success"
 
     # Limits

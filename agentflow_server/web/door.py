@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 
-from fastapi import HTTPException, Request, Response
+from fastapi import HTTPException, Response
+from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials
+from starlette.datastructures import Headers
 
 from agentflow_server.auth.authorization import ADMIN
 from agentflow_server.auth.revocation import Revocations
@@ -20,11 +22,15 @@ from agentflow_server.interfaces import AuditLog, Authenticator, Authorizer, Quo
 from agentflow_server.limits.address import client_address, limit_key
 from agentflow_server.models import Principal
 from agentflow_server.web.auditing import Scribe
-from agentflow_server.web.credentials import read_credential
-from agentflow_server.web.visit import Visit
+from agentflow_server.web.credentials import API_KEY_HEADER, read_credential
+from agentflow_server.web.tickets import MemoryTickets, Tickets
+from agentflow_server.web.visit import Proof, Visit
 
 REFUSALS = frozenset({401, 403})
 """What a backend's HTTPException means "no" with; with any other status it means "not now"."""
+
+ASKED_AGAIN = frozenset({"api_key", "introspection"})
+"""Methods that learn of a revocation by themselves. A backend may take a credential only once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +61,21 @@ class DoorRules:
 class Door:
     """Asks the guards, in this order: address, credential, revocation, permission, quota."""
 
-    def __init__(self, guards: Guards, rules: DoorRules | None = None) -> None:
+    def __init__(
+        self, guards: Guards, rules: DoorRules | None = None, tickets: Tickets | None = None
+    ) -> None:
         self._guards = guards
+        self._tickets = tickets or Tickets(MemoryTickets())
         self._rules = rules or DoorRules()
         self._scribe = Scribe(guards.audit)
         schemes = guards.authenticator.security_schemes
         self._asks_for_credential = bool(schemes)
         self._takes_api_key_header = any(s["type"] == "apiKey" for s in schemes.values())
 
-    async def admit(self, request: Request, *, action: str, route: str) -> Principal:
-        """The caller, allowed to do `action`.
+    async def admit(
+        self, request: HTTPConnection, *, action: str, route: str, proof: Proof | None = None
+    ) -> Principal:
+        """The caller, allowed to do `action`; with `proof`, the headers' credential does not count.
 
         What the guards want to tell the client goes into `scope["agentflow.headers"]`. Raises
         NotAuthenticated, AuthUnavailable, Forbidden, TooManyRequests, InvalidRequest, and a custom
@@ -72,24 +83,76 @@ class Door:
         """
         visit = Visit(request, action, route, self._find_address(request))
         request.scope["agentflow.headers"] = visit.headers
+        request.scope["agentflow.visit"] = visit
         await self._count(visit, "address", None, self._rules.per_address)
-        principal = await self._authenticate(visit)
-        await self._authorize(visit, principal, action, request.path_params.get("thread_id"))
-        await self._count(visit, "principal", principal, self._rules.per_principal)
-        await self._count(visit, "route", principal, self._rules.routes.get(route))
+        principal = await self._authenticate(visit, proof)
+        await self._permit(visit, principal)
         return await self._as_owner(visit, principal)
 
-    async def _authenticate(self, visit: Visit) -> Principal:
+    async def allow(
+        self, request: HTTPConnection, principal: Principal, *, action: str, route: str
+    ) -> None:
+        """Let a caller who was admitted, and stays, do one thing more. Raises as `admit`."""
+        visit = Visit(request, action, route, self._find_address(request))
+        await self._count(visit, "address", None, self._rules.per_address)
+        await self._refuse_revoked(visit, principal)
+        await self._permit(visit, principal)
+
+    async def recheck(self, request: HTTPConnection, principal: Principal) -> None:
+        """Whether a caller who was admitted may stay. Raises NotAuthenticated, AuthUnavailable."""
+        visit: Visit = request.scope["agentflow.visit"]
+        if visit.credential is not None and principal.method in ASKED_AGAIN:
+            try:
+                await self._ask(visit)
+            except NotAuthenticated as error:
+                self._scribe.refused(visit, error.reason)
+                raise
+        await self._refuse_revoked(visit, principal)
+
+    def dismiss(self, request: HTTPConnection, principal: Principal) -> None:
+        """Write down that a caller who was admitted has to leave: his credential has expired."""
+        self._scribe.refused(request.scope["agentflow.visit"], "expired", principal)
+
+    def expects_proof(self, request: HTTPConnection) -> bool:
+        """Whether a credential is needed and the headers have none."""
+        headers = request.headers
+        return (
+            self._asks_for_credential
+            and self._guards.authenticator.credential_required
+            and "authorization" not in headers
+            and not (self._takes_api_key_header and API_KEY_HEADER in headers)
+        )
+
+    def identify(self, request: HTTPConnection, principal: Principal | None) -> str:
+        """What a caller is counted by: himself, or his address while nobody knows who he is."""
+        return _who(principal, self._find_address(request))
+
+    async def _refuse_revoked(self, visit: Visit, principal: Principal) -> None:
+        if self._guards.revocations is None:
+            return
         try:
-            visit.credential = self._read_credential(visit.request)
-            principal = await self._ask(visit)
+            await self._guards.revocations.check(principal)
+        except NotAuthenticated as error:
+            self._scribe.refused(visit, error.reason, principal)
+            raise
+
+    async def _permit(self, visit: Visit, principal: Principal) -> None:
+        thread_id = visit.request.path_params.get("thread_id")
+        await self._authorize(visit, principal, visit.action, thread_id)
+        await self._count(visit, "principal", principal, self._rules.per_principal)
+        await self._count(visit, "route", principal, self._rules.routes.get(visit.route))
+
+    async def _authenticate(self, visit: Visit, proof: Proof | None) -> Principal:
+        principal: Principal | None = None
+        try:
+            principal = await self._recognise(visit, proof)
             if self._guards.revocations is not None:
                 await self._guards.revocations.check(principal)
         except AuthUnavailable as error:
             self._scribe.unavailable(visit, error.reason)
             raise
         except NotAuthenticated as error:
-            self._scribe.refused(visit, error.reason)
+            self._scribe.refused(visit, error.reason, principal)
             if error.token_sent:
                 await self._count_failure(visit)
             raise
@@ -104,10 +167,22 @@ class Door:
         self._scribe.admitted(visit, principal)
         return principal
 
-    def _read_credential(self, request: Request) -> HTTPAuthorizationCredentials | None:
+    async def _recognise(self, visit: Visit, proof: Proof | None) -> Principal:
+        headers = visit.request.headers
+        if proof is not None and proof.tickets:
+            if len(proof.tickets) > 1 or proof.token or "authorization" in headers:
+                raise NotAuthenticated(reason="several_credentials")
+            return await self._tickets.redeem(proof.tickets[0])
+        if proof is not None:
+            sent = [] if proof.token is None else [f"Bearer {proof.token}".encode(errors="replace")]
+            headers = Headers(raw=[(b"authorization", value) for value in sent])
+        visit.credential = self._read_credential(headers)
+        return await self._ask(visit)
+
+    def _read_credential(self, headers: Headers) -> HTTPAuthorizationCredentials | None:
         if not self._asks_for_credential:
             return None
-        credential = read_credential(request.headers, api_key_header=self._takes_api_key_header)
+        credential = read_credential(headers, api_key_header=self._takes_api_key_header)
         if credential is None and self._guards.authenticator.credential_required:
             raise NotAuthenticated(NotAuthenticated.MISSING, reason="missing", token_sent=False)
         return credential
@@ -140,7 +215,7 @@ class Door:
         owner = visit.request.query_params.get("owner")
         if owner is None:
             return principal
-        if visit.request.method != "GET":
+        if visit.request.scope["method"] != "GET":
             raise InvalidRequest("owner: what belongs to somebody else can only be read")
         await self._authorize(visit, principal, ADMIN, owner)
         self._scribe.read_as_admin(visit, principal, owner)
@@ -155,8 +230,7 @@ class Door:
         """
         if quota is None:
             return
-        known = principal is not None and not principal.is_anonymous
-        who = f"user {principal.id}" if principal and known else limit_key(visit.address)
+        who = _who(principal, visit.address)
         what = f"{name} {visit.route}" if name == "route" else name
         left = await self._guards.limiter.hit(f"{what} {who}", quota)
         policy = f'"{name}";q={quota.amount};w={quota.seconds}'
@@ -166,9 +240,15 @@ class Door:
             self._scribe.limited(visit, principal, name)
             raise TooManyRequests(retry_after=max(1, left.reset_after))
 
-    def _find_address(self, request: Request) -> str:
+    def _find_address(self, request: HTTPConnection) -> str:
         address = request.client.host if request.client else ""
         if not self._rules.trusted_proxies:
             return address
         forwarded = request.headers.getlist("x-forwarded-for")
         return client_address(address, forwarded, self._rules.trusted_proxies)
+
+
+def _who(principal: Principal | None, address: str) -> str:
+    if principal is not None and not principal.is_anonymous:
+        return f"user {principal.id}"
+    return limit_key(address)

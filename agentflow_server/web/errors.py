@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.requests import HTTPConnection
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -48,12 +49,19 @@ class BodyTimeout(AgentflowError):
 
 
 class UnsupportedMediaType(AgentflowError):
-    """The body is not declared to be JSON."""
+    """The body is not declared to be JSON, or a frame is not text."""
 
     code = "unsupported_media_type"
 
 
+class SocketTimeout(AgentflowError):
+    """A client on a WebSocket says nothing, or does not read what it is told."""
+
+    code = "socket_timeout"
+
+
 OUR_FAULT = "Something went wrong on our side"
+INVALID = "The request is not valid"
 STORE_IS_DOWN = "The database cannot be used right now"
 
 STATUS: Mapping[type[AgentflowError], int] = {
@@ -75,6 +83,23 @@ STATUS: Mapping[type[AgentflowError], int] = {
     AuthUnavailable: 503,
 }
 """Error class → status; a class that is not listed has its base's."""
+
+CLOSE_CODES: Mapping[type[AgentflowError], int] = {
+    UnsupportedMediaType: 1003,
+    BodyTooLarge: 1009,
+    AgentflowError: 1011,
+    ServerStopping: 1012,
+    StoreUnavailable: 1013,
+    AuthUnavailable: 1013,
+    NotAuthenticated: 4401,
+    Forbidden: 4403,
+    NotFound: 4404,
+    SocketTimeout: 4408,
+    Conflict: 4409,
+    InvalidRequest: 4422,
+    TooManyRequests: 4429,
+}
+"""Error class → how it closes a WebSocket; those of our own are 4000 and the status."""
 
 HTTP_CODES: Mapping[int, str] = {
     400: "bad_request",
@@ -125,7 +150,28 @@ def status_of(error: AgentflowError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def challenge(request: Request, **parameters: str | None) -> str:
+def close_code_of(error: AgentflowError | StarletteHTTPException) -> int:
+    if isinstance(error, StarletteHTTPException):
+        return 4000 + error.status_code
+    return next(CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in CLOSE_CODES)
+
+
+def describe(
+    request: HTTPConnection, error: AgentflowError | RequestValidationError
+) -> dict[str, Any]:
+    """What a problem document would say, for where there is none."""
+    if isinstance(error, RequestValidationError):
+        return {"code": "invalid_request", "detail": INVALID, "status": 422, **_errors_of(error)}
+    status = status_of(error)
+    _log(error, status)
+    code, detail = _tell(error, status)
+    headers, extra = _facts(request, error)
+    if "Retry-After" in headers:
+        extra = {**(extra or {}), "retry_after": int(headers["Retry-After"])}
+    return {"code": code, "detail": detail, "status": status, **(extra or {})}
+
+
+def challenge(request: HTTPConnection, **parameters: str | None) -> str:
     """`WWW-Authenticate` as RFC 6750 section 3 and RFC 9728 section 5.1 have it."""
     metadata = getattr(request.app.state, "resource_metadata_url", None)
     found = {**parameters, "resource_metadata": metadata}
@@ -138,14 +184,20 @@ async def _answer_agentflow_error(request: Request, error: Exception) -> Respons
     status = status_of(error)
     _log(error, status)
     headers, extra = _facts(request, error)
+    code, detail = _tell(error, status)
+    return problem(status, code, detail, headers=headers, extra=extra)
+
+
+def _tell(error: AgentflowError, status: int) -> tuple[str, str]:
+    """Its code and what the client is told."""
     match error:
         case RunFailed():
-            return problem(status, error.run_code, str(error), extra=extra)
+            return error.run_code, str(error)
         case StoreUnavailable():
-            return problem(status, error.code, STORE_IS_DOWN, headers=headers)
+            return error.code, STORE_IS_DOWN
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return problem(status, "internal_error", OUR_FAULT)
-    return problem(status, error.code, str(error), headers=headers, extra=extra)
+        return "internal_error", OUR_FAULT
+    return error.code, str(error)
 
 
 def _log(error: AgentflowError, status: int) -> None:
@@ -161,7 +213,7 @@ def _log(error: AgentflowError, status: int) -> None:
 
 
 def _facts(
-    request: Request, error: AgentflowError
+    request: HTTPConnection, error: AgentflowError
 ) -> tuple[dict[str, str], Mapping[str, Any] | None]:
     """The headers and extension members of an answer."""
     match error:
@@ -182,8 +234,11 @@ def _facts(
 
 async def _answer_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # registered for this class only
-    errors = [_explain(item) for item in error.errors()[:20]]
-    return problem(422, "invalid_request", "The request is not valid", extra={"errors": errors})
+    return problem(422, "invalid_request", INVALID, extra=_errors_of(error))
+
+
+def _errors_of(error: RequestValidationError) -> dict[str, Any]:
+    return {"errors": [_explain(item) for item in error.errors()[:20]]}
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

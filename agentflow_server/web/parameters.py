@@ -26,7 +26,7 @@ def _is_uuid(value: str) -> str:
     return value.lower()
 
 
-def _known_id(value: str) -> str:
+def known_id(value: str) -> str:
     """An id in a path that cannot exist is simply not found."""
     if not _UUID.fullmatch(value):
         raise NotFound("There is no such thing here")
@@ -39,11 +39,11 @@ ChosenId = Annotated[str, AfterValidator(_is_uuid)]
 async def _get_thread_id(
     thread_id: Annotated[str, Path(json_schema_extra={"format": "uuid"})],
 ) -> str:
-    return _known_id(thread_id)
+    return known_id(thread_id)
 
 
 async def _get_run_id(run_id: Annotated[str, Path(json_schema_extra={"format": "uuid"})]) -> str:
-    return _known_id(run_id)
+    return known_id(run_id)
 
 
 async def _get_runner(request: Request) -> Runner:

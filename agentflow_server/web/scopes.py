@@ -9,6 +9,7 @@ SCOPES: Mapping[tuple[str, str], str] = {
     ("GET", "/threads/{thread_id}"): "threads:read",
     ("PATCH", "/threads/{thread_id}"): "threads:write",
     ("DELETE", "/threads/{thread_id}"): "threads:write",
+    ("POST", "/threads/{thread_id}/copy"): "threads:write",
     ("GET", "/threads/{thread_id}/messages"): "threads:read",
     ("POST", "/threads/{thread_id}/messages"): "runs:create",
     ("GET", "/threads/{thread_id}/runs"): "runs:read",

@@ -1,16 +1,26 @@
 """One request on its way through the door."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fastapi import Request
+from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Who somebody is, said elsewhere than in the headers for credentials: browsers cannot set
+    those on a WebSocket. Without a token and a ticket it proves nothing."""
+
+    token: str | None = None
+    tickets: Sequence[str] = ()
 
 
 @dataclass(slots=True)
 class Visit:
     """Who comes from where and wants what; `headers` is what the guards tell the client."""
 
-    request: Request
+    request: HTTPConnection
     action: str
     route: str
     address: str

@@ -63,3 +63,29 @@ async def test_who_comes_too_late_to_roll_back_is_told_so(
         with pytest.raises(RunEnded):
             await late
         assert len(await house.store.run_messages(run.run_id)) == 2
+
+
+async def test_a_rollback_is_honoured_by_a_server_that_is_stopped_meanwhile(
+    open_house: Any, request_for: Any, alice: Any
+) -> None:
+    began = asyncio.Event()
+
+    async def tidies_up_for_ever(messages: Any, config: Any) -> str:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+        return "never"
+
+    async with open_house(tidies_up_for_ever, grace=0) as house:
+        thread_id = await house.thread()
+        run = (await house.runner.start(alice, thread_id, request_for("one"))).run
+        await began.wait()
+        stopping = asyncio.create_task(house.runner.stop(alice, thread_id, run.run_id, "rollback"))
+        await house.store.ping()
+        await house.store.ping()
+        stopping.cancel()
+    async with open_house(tidies_up_for_ever) as house:
+        assert (await house.run(thread_id, run.run_id)).status == "cancelled"
+        assert not await house.store.run_messages(run.run_id)
