@@ -65,7 +65,7 @@ def choose_parts(config: Config) -> Parts:
             errors.append(exc)
             return None
 
-    guards = attempt(lambda: _choose_guards(config, store))
+    guards = attempt(lambda: _choose_guards(config, store, metrics))
     agents = attempt(
         lambda: open_agents(
             config.agents,
@@ -105,7 +105,7 @@ def _issuer_of(auth: Any) -> str | None:
     return issuer if issuer is not None and issuer.startswith(("https://", "http://")) else None
 
 
-def _choose_guards(config: Config, store: SqliteStore) -> Guards:
+def _choose_guards(config: Config, store: SqliteStore, metrics: Metrics) -> Guards:
     is_open = config.auth == (NoAuthConfig(),)
     audit = config.observability.audit
     return Guards(
@@ -116,6 +116,7 @@ def _choose_guards(config: Config, store: SqliteStore) -> Guards:
         audit=None
         if audit.sink == "off"
         else open_audit(audit, folder=config.folder, table=SqliteAuditTable(store)),
+        metrics=metrics,
     )
 
 

@@ -84,6 +84,9 @@ class Serving:
             # A moment longer than runs have, so that their callers still hear how they ended.
             timeout_graceful_shutdown=math.ceil(config.runs.shutdown_grace) + 1,
             http=BoundedHttp,
+            # A frame is as long as a body at most, and is not unpacked to more than that.
+            ws_max_size=config.limits.max_body_bytes,
+            ws_per_message_deflate=False,
             ssl_certfile=self.certificate,
             ssl_keyfile=self.key,
             reload=isinstance(app, str),

@@ -12,7 +12,7 @@ AUTH_METHODS = frozenset({"none", "jwt", "introspection", "api_key", "custom"})
 AUTH_REASONS = frozenset({
     "alg_not_allowed", "audience_mismatch", "audience_not_configured", "backend_failed",
     "backend_timeout", "bad_aud", "bad_exp", "bad_header", "bad_iat", "bad_iss", "bad_jti",
-    "bad_kid", "bad_nbf", "bad_payload", "bad_signature", "bad_user_id", "closing",
+    "bad_kid", "bad_nbf", "bad_payload", "bad_signature", "bad_ticket", "bad_user_id", "closing",
     "credential_store_unavailable", "credential_too_long", "exp_missing", "expired",
     "foreign_user_id", "header_not_supported", "http_401", "http_403", "iat_missing", "inactive",
     "introspection_failed", "introspection_unreadable", "issuer_mismatch", "keys_unavailable",

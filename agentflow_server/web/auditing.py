@@ -8,24 +8,30 @@ from fastapi.security import HTTPAuthorizationCredentials
 from agentflow_server.auth.token import peek_header
 from agentflow_server.errors import NotAuthenticated
 from agentflow_server.interfaces import AuditLog
+from agentflow_server.metrics import Metrics
 from agentflow_server.models import AuditEvent, Principal
 from agentflow_server.web.visit import Visit
 
 
 class Scribe:
-    """Writes one event per decision; without a log, nothing."""
+    """Writes one event per decision, without a log nothing; and counts them."""
 
-    def __init__(self, audit: AuditLog | None) -> None:
+    def __init__(self, audit: AuditLog | None, metrics: Metrics) -> None:
         self._audit = audit
+        self._metrics = metrics
 
     def admitted(self, visit: Visit, principal: Principal) -> None:
+        self._metrics.authenticated(principal.method, "success")
         self._write(visit, "authenticate", "success", principal)
 
     def refused(self, visit: Visit, reason: str, principal: Principal | None = None) -> None:
         """`principal` is who he is for certain: of a credential that was good, and is no more."""
+        method = None if principal is None else principal.method
+        self._metrics.authenticated(method, "failure", reason)
         self._write(visit, "authenticate", "failure", principal, reason=reason)
 
     def unavailable(self, visit: Visit, reason: str) -> None:
+        self._metrics.authenticated(None, "error", reason)
         self._write(visit, "authenticate", "error", reason=reason)
 
     def limited(self, visit: Visit, principal: Principal | None, quota: str) -> None:

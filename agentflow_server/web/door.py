@@ -20,6 +20,7 @@ from agentflow_server.errors import (
 )
 from agentflow_server.interfaces import AuditLog, Authenticator, Authorizer, Quota, RateLimiter
 from agentflow_server.limits.address import client_address, limit_key
+from agentflow_server.metrics import Metrics
 from agentflow_server.models import Principal
 from agentflow_server.web.auditing import Scribe
 from agentflow_server.web.credentials import API_KEY_HEADER, read_credential
@@ -42,6 +43,7 @@ class Guards:
     limiter: RateLimiter
     revocations: Revocations | None = None
     audit: AuditLog | None = None
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Door:
         self._guards = guards
         self._tickets = tickets or Tickets(MemoryTickets())
         self._rules = rules or DoorRules()
-        self._scribe = Scribe(guards.audit)
+        self._scribe = Scribe(guards.audit, guards.metrics)
         schemes = guards.authenticator.security_schemes
         self._asks_for_credential = bool(schemes)
         self._takes_api_key_header = any(s["type"] == "apiKey" for s in schemes.values())
