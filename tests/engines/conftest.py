@@ -16,7 +16,8 @@ from agentflow_server.testing.engine_data import OpenReplica, Replica
 
 pytest.register_assert_rewrite("agentflow_server.testing.engines")
 
-LEASE = 1.0
+LEASE = 5.0
+"""Seconds: a loaded machine stalls for one now and then."""
 POLL = 0.05
 
 

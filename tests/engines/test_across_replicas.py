@@ -68,6 +68,6 @@ async def test_a_reader_of_one_replica_hears_the_end_when_another_took_the_run_o
     async with open_distributed(never, concurrency=0) as api:
         dead = await api.claim_and_die(await api.thread())
         reading = asyncio.create_task(runner_of(api).wait(ALICE, dead.run))
-        async with open_distributed(echo, lease=0.5, retry=True), asyncio.timeout(PATIENCE):
+        async with open_distributed(echo, lease=1.5, retry=True), asyncio.timeout(PATIENCE):
             turn = await reading
         assert [message["content"] for message in turn.messages] == ["Hello"]

@@ -166,8 +166,8 @@ async def test_a_replica_that_is_closed_leaves_what_waits_to_the_others(open_dis
 async def test_a_run_that_takes_long_stays_with_its_worker(open_distributed):
     gate = Gate()
     async with (
-        open_distributed(gate, lease=0.5) as one,
-        open_distributed(never, lease=0.5, retry=True) as other,
+        open_distributed(gate, lease=1.5) as one,
+        open_distributed(never, lease=1.5, retry=True) as other,
     ):
         run = await one.start(await one.thread())
         begun = await lease_times(other)
@@ -215,8 +215,8 @@ async def test_only_one_replica_takes_up_what_a_dead_one_left(open_distributed):
     async with open_distributed(never, concurrency=0) as api:
         dead = [await api.claim_and_die(await api.thread(), text) for text in "abc"]
     async with (
-        open_distributed(gate, lease=0.5, retry=True) as one,
-        open_distributed(gate, lease=0.5, retry=True),
+        open_distributed(gate, lease=1.5, retry=True) as one,
+        open_distributed(gate, lease=1.5, retry=True),
     ):
         gate.open(3)
         for active in dead:
@@ -227,11 +227,11 @@ async def test_only_one_replica_takes_up_what_a_dead_one_left(open_distributed):
 
 async def test_a_replica_that_is_full_leaves_the_dead_to_others(open_distributed):
     gate = Gate()
-    async with open_distributed(gate, concurrency=1, lease=0.5, retry=True) as one:
+    async with open_distributed(gate, concurrency=1, lease=1.5, retry=True) as one:
         first = await one.start(await one.thread(), "first")
         dead = await one.claim_and_die(await one.thread(), "dead")
         await gate.begun()
-        async with open_distributed(echo, lease=0.5, retry=True):
+        async with open_distributed(echo, lease=1.5, retry=True):
             assert (await one.ended(dead.run)).status == "success"
         gate.open()
         await one.ended(first)
@@ -240,16 +240,18 @@ async def test_a_replica_that_is_full_leaves_the_dead_to_others(open_distributed
 
 async def test_leases_of_runs_that_have_ended_are_forgotten(open_distributed):
     gate = Gate()
-    async with open_distributed(gate, lease=0.5) as one:
+    async with open_distributed(gate, lease=1.5) as one:
         run = await one.start(await one.thread())
         async with asyncio.timeout(PATIENCE):
             while not await lease_times(one):
                 await asyncio.sleep(0.01)
         gate.open()
         await one.ended(run)
-    async with open_distributed(echo, lease=0.5) as other, asyncio.timeout(PATIENCE):
-        while await lease_times(other):
-            await asyncio.sleep(0.01)
+    async with open_distributed(echo, lease=1.5) as other:
+        async with asyncio.timeout(PATIENCE):
+            while await lease_times(other):
+                await asyncio.sleep(0.01)
+        assert await lease_times(other) == []
 
 
 async def test_the_engine_outlives_a_database_that_restarts(
@@ -259,7 +261,7 @@ async def test_the_engine_outlives_a_database_that_restarts(
     caplog.set_level(logging.WARNING)
     gate = Gate()
     with own_postgres_server.new_database() as url:
-        async with distributed_at(url)(gate, lease=0.5) as replica:
+        async with distributed_at(url)(gate, lease=1.5) as replica:
             thread_id = await replica.thread()
             runs = [await replica.start(thread_id, text) for text in "ab"]
             await gate.begun()
