@@ -32,11 +32,7 @@ class Bookmark:
         self._file = file
 
     def read(self) -> Mark:
-        match = _FORM.fullmatch(os.pread(self._file, 4096, 0))
-        if match is None:
-            return _NO_MARK
-        inode, size, seq, digest = match.groups()
-        return Mark(int(inode), int(size), Link(int(seq), digest.decode()))
+        return _parse(os.pread(self._file, 4096, 0))
 
     def write(self, mark: Mark) -> None:
         """Raises OSError. Always as long as before, and far less than a sector: never torn."""
@@ -46,11 +42,30 @@ class Bookmark:
         os.fsync(self._file)
 
 
+def _parse(text: bytes) -> Mark:
+    match = _FORM.fullmatch(text)
+    if match is None:
+        return _NO_MARK
+    inode, size, seq, digest = match.groups()
+    return Mark(int(inode), int(size), Link(int(seq), digest.decode()))
+
+
+def read_mark(log: Path) -> Mark:
+    """That of the log, for who only reads it. Raises OSError."""
+    try:
+        return _parse(_path_of(log).read_bytes())
+    except FileNotFoundError:
+        return _NO_MARK
+
+
+def _path_of(log: Path) -> Path:
+    return log.with_name(f".{log.name}.head")
+
+
 @contextmanager
 def open_bookmark(log: Path) -> Iterator[Bookmark]:
     """That of the log, with the exclusive right to write to both. Waits; raises OSError."""
-    path = log.with_name(f".{log.name}.head")
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.open(_path_of(log), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(file)
         yield Bookmark(file)

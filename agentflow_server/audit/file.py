@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agentflow_server.audit.bookmark import Bookmark, Mark, open_bookmark
 from agentflow_server.audit.chain import Chain, Link, find_link
+from agentflow_server.audit.end import End
 from agentflow_server.daemon_threads import DaemonThreads
 from agentflow_server.errors import ConfigError
 from agentflow_server.models import AuditEvent
@@ -44,32 +45,40 @@ class AuditFile:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open_bookmark(self._path) as bookmark, _opened(self._path) as file:
-                link = self._find_link(file, bookmark.read())
-                if link is not None:
-                    bookmark.write(_mark(file, link))
+                mark = bookmark.read()
+                end = self._find_end(file, mark)
+                if end is not None:
+                    # What is missing is reported with the first lines: until then it is noted.
+                    bookmark.write(mark if end.is_cut else _mark(file, end.link))
         except OSError as exc:
             raise ConfigError(
                 f"observability.audit.path: {exc.filename or self._path} cannot be written: "
                 f"{exc.strerror}"
             ) from exc
-        if link is None:
+        if end is None:
             raise ConfigError(
                 f"observability.audit.path: {self._path} holds something else than an audit log"
             )
 
     def _append(self, events: Sequence[AuditEvent]) -> None:
         with open_bookmark(self._path) as bookmark, _opened(self._path) as file:
-            link = self._find_link(file, bookmark.read())
-            if link is None:
+            end = self._find_end(file, bookmark.read())
+            if end is None:
                 raise OSError(errno.EINVAL, "not an audit log", str(self._path))
-            if cut := _cut_incomplete_line(file):
-                log.error("%s: the incomplete last line was removed", self._path)
-                details = {"bytes": str(cut)}
-                repair = AuditEvent(time.time(), "audit.repaired", "error", details=details)
-                events = [repair, *events]
-            lines, link = self._chain.extend(link, events)
+            if end.is_cut:
+                log.error("%s: lines at its end were removed by somebody else", self._path)
+            events = [*self._repair(file), *end.report(), *events]
+            lines, link = self._chain.extend(end.link, events)
             _write(file, "".join(f"{line}\n" for line in lines).encode())
             self._leave(bookmark, _mark(file, link))
+
+    def _repair(self, file: int) -> Sequence[AuditEvent]:
+        cut = _cut_incomplete_line(file)
+        if not cut:
+            return ()
+        log.error("%s: the incomplete last line was removed", self._path)
+        details = {"bytes": str(cut)}
+        return [AuditEvent(time.time(), "audit.repaired", "error", details=details)]
 
     def _leave(self, bookmark: Bookmark, mark: Mark) -> None:
         try:
@@ -78,14 +87,15 @@ class AuditFile:
             # The lines are written; if this were passed on, they would be written again.
             log.exception("%s: the end of the chain could not be noted", self._path)
 
-    def _find_link(self, file: int, mark: Mark) -> Link | None:
-        """None when there are lines, and none is of ours."""
+    def _find_end(self, file: int, mark: Mark) -> End | None:
+        """None when it is not our file: there are lines, and none is of ours."""
         status = os.fstat(file)
-        if (status.st_ino, status.st_size) == (mark.inode, mark.size):
-            return mark.link
-        if status.st_size:
-            return _find_last(file)
-        return self._find_in_renamed(mark) or mark.link
+        found: Link | None = mark.link
+        if status.st_size == 0:
+            found = self._find_in_renamed(mark) or mark.link
+        elif (status.st_ino, status.st_size) != (mark.inode, mark.size):
+            found = _find_last(file)
+        return None if found is None else End(found, mark.link)
 
     def _find_in_renamed(self, mark: Mark) -> Link | None:
         """What a writer that died before it could leave its mark has still written, if anything."""

@@ -30,7 +30,10 @@ class Sink(Protocol):
         """Raises ConfigError when nothing can be written there."""
 
     async def append(self, events: Sequence[AuditEvent]) -> None:
-        """Seal the events and write them in order, all or none; durable when this returns."""
+        """Seal the events and write them in order, all or none; durable when this returns.
+
+        Raises OSError or StoreUnavailable.
+        """
 
 
 class NullAuditLog(AuditLog):

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
+from agentflow_server.audit.bookmark import read_mark
+from agentflow_server.audit.chain import START, Link
 from agentflow_server.audit.file import read_backwards
-from agentflow_server.audit.table import AuditTable
+from agentflow_server.audit.table import AuditTable, read_link
 from agentflow_server.errors import ConfigError
 
 _PAGE = 500
@@ -16,6 +18,13 @@ _PAGE = 500
 
 class AuditReader(Protocol):
     """Knows the end of the log as it was when the reader was made."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def noted(self) -> Link:
+        """The last line that had been written, as far as that is known; else START."""
 
     def oldest_first(self) -> AsyncIterator[tuple[str, str]]:
         """(where it is, line); with what was appended meanwhile."""
@@ -32,10 +41,19 @@ class FileReader:
 
     def __init__(self, path: Path, closing: ExitStack) -> None:
         """Raises ConfigError. `closing` closes the file."""
+        self.name = str(path)
         self._path = path
         self._closing = closing
+        # First, because a server that writes on notes lines that are not read here.
+        self.noted = self._read_noted()
         self._open()
         self._end = self._position = os.fstat(self._file).st_size
+
+    def _read_noted(self) -> Link:
+        try:
+            return read_mark(self._path).link
+        except OSError as exc:
+            raise ConfigError(f"{exc.filename}: cannot be read: {exc.strerror}") from exc
 
     def _open(self) -> None:
         try:
@@ -84,14 +102,18 @@ class FileReader:
 class TableReader:
     """Reads page by page."""
 
-    def __init__(self, table: AuditTable, end: int) -> None:
+    name = "audit_log"
+
+    def __init__(self, table: AuditTable, end: int, noted: Link) -> None:
+        self.noted = noted
         self._table = table
         self._end = self._position = end
 
     @classmethod
     async def make(cls, table: AuditTable) -> "TableReader":
+        noted = read_link(await table.read_head())  # first, as above
         newest = await table.read_before(None, 1)
-        return cls(table, newest[0][0] if newest else 0)
+        return cls(table, newest[0][0] if newest else 0, noted or START)
 
     async def oldest_first(self) -> AsyncIterator[tuple[str, str]]:
         position = 0

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from agentflow_server.audit.chain import START, Chain, Link, SealedLine, parse_line
+from agentflow_server.audit.end import End
 
 
 class Verification:
@@ -30,6 +31,21 @@ class Verification:
         # One that was moved here from further up does not make the next ones wrong.
         if line.seq > self.last.seq:
             self.last = line.link
+
+    def check_end(self, noted: Link) -> Iterator[str]:
+        """What is missing after the lines so far, when `noted` is the last that was written."""
+        # A part that is empty yet may follow any other.
+        if self._is_first or not End(self.last, noted).is_cut:
+            return
+        if self.last == START:
+            yield (
+                f"is empty, though {noted.seq} lines were written: if it was begun anew after a "
+                "rotation, name its older parts before it"
+            )
+        elif self.last.seq == noted.seq:
+            yield f"seq {noted.seq}: is not the line that was written last"
+        else:
+            yield f"ends with seq {self.last.seq}, though seq {noted.seq} was written: its end was cut off"
 
     def _check_place(self, line: SealedLine) -> Iterator[str]:
         expected = self.last.seq + 1

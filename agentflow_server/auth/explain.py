@@ -1,16 +1,25 @@
-"""Why a token is refused, for the operator: which rule, which setting. Never sent to a client."""
+"""Why a credential is refused, for the operator: which rule and setting. Never sent to a client."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from fastapi import Response
+from fastapi.requests import HTTPConnection
+from fastapi.security import HTTPAuthorizationCredentials
+
+from agentflow_server.auth.api_key import ApiKeyAuth, split_api_key
 from agentflow_server.auth.claim_rules import LAST_SECOND, ClaimRules, find_unmet
 from agentflow_server.auth.claims import find_claim
+from agentflow_server.auth.introspection import IntrospectionAuth
 from agentflow_server.auth.jwt import JwtAuth
+from agentflow_server.auth.revocation import Revocations
 from agentflow_server.auth.token import MAX_TOKEN, peek
 from agentflow_server.errors import AuthUnavailable, NotAuthenticated
-from agentflow_server.models import JsonObject, Principal
+from agentflow_server.interfaces import Authenticator, CredentialStore
+from agentflow_server.models import ApiKey, JsonObject, Principal, Revocation
 
 REASONS: Mapping[str, tuple[str, str]] = {
     "too_long": ("R16", f"it is longer than {MAX_TOKEN} characters"),
@@ -102,6 +111,25 @@ REASONS: Mapping[str, tuple[str, str]] = {
 }
 
 
+_ANSWER_REASONS: Mapping[str, tuple[str, str]] = {
+    "inactive": ("R57", "the introspection endpoint says that it is not active, or not known"),
+}
+_KEY_REASONS: Mapping[str, tuple[str, str]] = {
+    "not_an_api_key": ("R60", "it does not begin with afk_, and nothing but API keys is accepted"),
+    "malformed_api_key": ("R60", "it is not as API keys are written, or was mistyped"),
+    "unknown_api_key": ("R60", "the database has no key of that id"),
+    "wrong_secret": ("R60", "there is a key of that id, and this is not its secret"),
+    "expired": ("R61", "the key has expired"),
+    "revoked": ("R61", "the key was revoked"),
+}
+_UNAVAILABLE: Mapping[str, str] = {
+    "introspection_failed": "the introspection endpoint did not answer as it should: see above",
+    "introspection_unreadable": "the introspection endpoint's answer is not RFC 7662's: see above",
+    "credential_store_unavailable": "the database cannot be read",
+    "revocations_unavailable": "the database cannot be read",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The verdict in lines for a terminal; nothing in them can control it."""
@@ -110,18 +138,85 @@ class Explanation:
     lines: tuple[str, ...]
 
 
-async def explain(auth: JwtAuth, token: str) -> Explanation:
-    """What this verifier makes of a token. `auth` is open; the token itself is not repeated."""
+# No method of ours looks at the request.
+_NO_REQUEST = HTTPConnection({"type": "http", "headers": []})
+
+
+async def explain(
+    auth: Authenticator, token: str, *, credentials: CredentialStore | None = None
+) -> Explanation:
+    """What this method makes of a token. `auth` is open; the token itself is not repeated.
+
+    `credentials` are the server's: revocations are looked up there.
+    """
+    described = await _describe_credential(auth, token, credentials)
+    sent = HTTPAuthorizationCredentials(scheme="Bearer", credentials=token)
     try:
-        principal = await auth.judge(token)
+        principal = await auth.authenticate(_NO_REQUEST, Response(), sent)
+        revoked = credentials and await _find_revocations(credentials, principal)
     except NotAuthenticated as exc:
-        rule, text = REASONS.get(exc.reason, ("", "it cannot be verified"))
-        lines = (*_describe(token), f"refused: {exc.reason} ({rule})" if rule else "refused")
-        return Explanation(False, (*lines, text.format_map(_find_facts(auth, token))))
+        return Explanation(False, (*described, *_explain_refusal(auth, token, exc.reason)))
     except AuthUnavailable as exc:
-        why = "; ".join(auth.problems())
-        return Explanation(False, (*_describe(token), f"not judged: {exc.reason}", why))
-    return Explanation(True, (*_describe(token), *_describe_principal(principal)))
+        why = (*auth.problems(), *filter(None, [_UNAVAILABLE.get(exc.reason)]))
+        return Explanation(False, (*described, f"not judged: {exc.reason}", "; ".join(why)))
+    if revoked:
+        return Explanation(False, (*described, "refused: revoked (R68)", *revoked))
+    verdict = "accepted, unless it was revoked" if credentials is None else "accepted"
+    return Explanation(True, (*described, verdict, *_describe_principal(principal)))
+
+
+def _explain_refusal(auth: Authenticator, token: str, reason: str) -> tuple[str, str]:
+    reasons = _KEY_REASONS if isinstance(auth, ApiKeyAuth) else {**REASONS, **_ANSWER_REASONS}
+    rule, text = reasons.get(reason, ("", "it cannot be verified"))
+    verdict = f"refused: {reason} ({rule})" if rule else "refused"
+    return verdict, text.format_map(_find_facts(auth, token))
+
+
+async def _describe_credential(
+    auth: Authenticator, token: str, credentials: CredentialStore | None
+) -> Sequence[str]:
+    if not isinstance(auth, ApiKeyAuth):
+        return _describe(token)
+    parts = split_api_key(token)
+    found = credentials and parts and await credentials.find_api_key(parts[0])
+    return _describe_key(found[0]) if found else ()
+
+
+def _describe_key(key: ApiKey) -> Sequence[str]:
+    times = {"created": key.created_at, "expires": key.expires_at, "revoked": key.revoked_at}
+    return (
+        f"key id: {show(key.key_id)}",
+        f"made for: {show(key.user_id)}",
+        *(f"{name}: {_show_moment(time)}" for name, time in times.items() if time is not None),
+    )
+
+
+async def _find_revocations(credentials: CredentialStore, principal: Principal) -> Sequence[str]:
+    """Those that make the server refuse the caller. Raises AuthUnavailable."""
+    revocations = Revocations(credentials)
+    await revocations.open()
+    try:
+        await revocations.check(principal)
+    except NotAuthenticated:
+        listed = await credentials.list_revocations(time.time())
+        return [_describe_revocation(one) for one in listed if _is_about(one, principal)]
+    finally:
+        await revocations.close()
+    return ()
+
+
+def _is_about(entry: Revocation, principal: Principal) -> bool:
+    if entry.user_id is not None:
+        return entry.user_id == principal.id
+    return entry.token_id == principal.token_id and entry.issuer in {None, principal.issuer}
+
+
+def _describe_revocation(entry: Revocation) -> str:
+    until = f"until {_show_moment(datetime.fromtimestamp(entry.expires_at, UTC))}"
+    if entry.user_id is None:
+        return f"the token {show(entry.token_id)} is refused, {until}"
+    before = _show_moment(datetime.fromtimestamp(entry.at, UTC))
+    return f"all of {show(entry.user_id)} that was issued before {before} is refused, {until}"
 
 
 def _describe(token: str) -> tuple[str, ...]:
@@ -138,7 +233,6 @@ def _describe(token: str) -> tuple[str, ...]:
 
 def _describe_principal(principal: Principal) -> tuple[str, ...]:
     return (
-        "accepted, unless it was revoked",
         f"user id: {show(principal.id)}",
         f"scopes: {_join(principal.scopes)}",
         f"roles: {_join(principal.roles)}",
@@ -153,7 +247,23 @@ def _look(token: str) -> tuple[JsonObject, JsonObject]:
         return {}, {}
 
 
-def _find_facts(auth: JwtAuth, token: str) -> Mapping[str, str]:
+class _SettingsAlone(dict[str, str]):
+    """For texts about claims that are in an answer which nobody has shown us."""
+
+    def __missing__(self, name: str) -> str:
+        return "(in the endpoint's answer)"
+
+
+def _find_facts(auth: Authenticator, token: str) -> Mapping[str, str]:
+    match auth:
+        case JwtAuth():
+            return _find_token_facts(auth, token)
+        case IntrospectionAuth():
+            return _SettingsAlone(_find_settings(auth.rules))
+    return {}
+
+
+def _find_token_facts(auth: JwtAuth, token: str) -> Mapping[str, str]:
     header, claims = _look(token)
     rules = auth.rules
     user_claim = rules.user_id_claim or ("user_id" if "user_id" in claims else "sub")
@@ -203,8 +313,12 @@ def _show_time(value: Any) -> str:
         case bool():
             return show(value)
         case int() | float() if 0 <= value < LAST_SECOND:
-            return f"{value} ({datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC)"
+            return f"{value} ({_show_moment(datetime.fromtimestamp(value, UTC))})"
     return show(value)
+
+
+def _show_moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _join(words: Any) -> str:

@@ -9,11 +9,20 @@ from pathlib import Path
 import typer
 
 from agentflow_server.auth.api_key import make_api_key, split_api_key
-from agentflow_server.cli.credential_store import tell, use_credentials
+from agentflow_server.cli.acts import Act, make_revoke_act
+from agentflow_server.cli.credential_store import (
+    change_credentials,
+    load_for_operator,
+    tell,
+    use_credentials,
+)
 from agentflow_server.cli.durations import parse_duration
 from agentflow_server.cli.failures import explained, fail
+from agentflow_server.cli.key_scopes import refuse_misspelt
 from agentflow_server.cli.logs import escape
+from agentflow_server.config import ApiKeyConfig
 from agentflow_server.errors import ConfigError
+from agentflow_server.interfaces import CredentialStore
 from agentflow_server.models import ApiKey
 
 NO_SUCH_KEY = 1
@@ -32,7 +41,9 @@ def create_key(
     expires: str | None,
 ) -> None:
     """Nothing but the key goes to stdout."""
+    loaded = load_for_operator(config, database)
     with explained():
+        refuse_misspelt(scopes, loaded)
         now = datetime.now(UTC)
         expires_at = None
         if expires is not None:
@@ -43,20 +54,28 @@ def create_key(
             )
         except ValueError as exc:
             raise ConfigError(f"api-keys create: {exc}") from exc
-    use_credentials(
-        config,
-        database,
-        lambda store: store.add_api_key(key, secret_hash),
-        act="api_key.create",
-        details={"key_id": key.key_id, "user_id": user_id, "scopes": " ".join(scopes)},
-    )
-    typer.echo(text)
+
+    async def create(store: CredentialStore) -> tuple[ApiKey, Sequence[Act]]:
+        await store.add_api_key(key, secret_hash)
+        details = {"key_id": key.key_id, "user_id": user_id, "scopes": " ".join(scopes)}
+        return key, [Act("api_key.create", details)]
+
+    def show(key: ApiKey) -> None:
+        typer.echo(text)
+        _tell_facts(key)
+        if not any(isinstance(method, ApiKeyConfig) for method in loaded.auth):
+            tell('Warning: the server refuses it, as "auth" has no "api_key".')
+
+    change_credentials(loaded, create, show=show)
+
+
+def _tell_facts(key: ApiKey) -> None:
     facts = {
         "Key id": key.key_id,
         "User": key.user_id,
         "Name": key.name or _NOTHING,
         "Scopes": " ".join(key.scopes) or _NOTHING,
-        "Expires": _date(expires_at) if expires_at else "never",
+        "Expires": _date(key.expires_at) if key.expires_at else "never",
     }
     tell(*(f"  {label:<8} {value}" for label, value in facts.items()))
     tell("The key is shown only now: the database holds a hash of it.")
@@ -65,7 +84,8 @@ def create_key(
 def list_keys(
     config: Path | None, database: str | None, *, user_id: str | None, as_json: bool
 ) -> None:
-    keys = use_credentials(config, database, lambda store: store.list_api_keys(user_id))
+    loaded = load_for_operator(config, database)
+    keys = use_credentials(loaded, lambda store: store.list_api_keys(user_id))
     if as_json:
         shown = [key.model_dump(mode="json") for key in keys]
         typer.echo(json.dumps(shown, indent=2))
@@ -80,16 +100,27 @@ def revoke_key(config: Path | None, database: str | None, key_id: str) -> None:
     # A key that has leaked is at hand as a whole; whatever was given is not repeated.
     parts = split_api_key(key_id)
     wanted = parts[0] if parts else key_id
-    if use_credentials(
-        config,
-        database,
-        lambda store: store.revoke_api_key(wanted, time.time()),
-        act="api_key.revoke",
-        details={"key_id": wanted},
-    ):
-        tell("Revoked: the key is refused from now on.")
-    else:
+
+    async def revoke(store: CredentialStore) -> tuple[ApiKey | None, Sequence[Act]]:
+        found = await store.find_api_key(wanted)
+        if found is None:
+            return None, ()
+        key, _ = found
+        if key.revoked_at is not None:
+            return key, ()
+        await store.revoke_api_key(wanted, time.time())
+        return key, [make_revoke_act(key)]
+
+    change_credentials(load_for_operator(config, database), revoke, show=_tell_revoked)
+
+
+def _tell_revoked(before: ApiKey | None) -> None:
+    if before is None:
         fail('There is no such API key; "agentflow api-keys list" shows them.', code=NO_SUCH_KEY)
+    if before.revoked_at is not None:
+        tell(f"The key was revoked already, at {_date(before.revoked_at)}.")
+    else:
+        tell("Revoked: the key is refused from now on.")
 
 
 def _describe(key: ApiKey, now: datetime) -> Sequence[str]:

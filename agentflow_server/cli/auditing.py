@@ -1,4 +1,4 @@
-"""`agentflow audit verify` and `agentflow audit tail`; and what other commands write down."""
+"""`agentflow audit verify` and `agentflow audit tail`."""
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -8,15 +8,14 @@ from pathlib import Path
 import anyio
 import typer
 
-from agentflow_server.audit import KEY_VARIABLE, open_audit, open_chain
+from agentflow_server.audit import KEY_VARIABLE, open_chain
 from agentflow_server.audit.reading import AuditReader, FileReader, TableReader
 from agentflow_server.audit.verifying import Verification
-from agentflow_server.cli.database import Database, open_database
+from agentflow_server.cli.database import open_database
 from agentflow_server.cli.failures import explained
 from agentflow_server.cli.logs import escape, set_up_logs
 from agentflow_server.config import Config, load_config
 from agentflow_server.errors import ConfigError
-from agentflow_server.models import AuditEvent
 
 DAMAGED = 1
 _SHOWN = 50
@@ -50,14 +49,21 @@ async def _verify(verification: Verification, files: Sequence[Path], config: Con
     findings = 0
     async with AsyncExitStack() as stack:
         for reader in await _open_readers(files, config, stack):
-            async for where, line in reader.oldest_first():
-                for finding in verification.check(line):
-                    findings += 1
-                    if findings <= _SHOWN:
-                        _complain(f"{where}: {finding}")
+            async for finding in _check(verification, reader):
+                findings += 1
+                if findings <= _SHOWN:
+                    _complain(finding)
     if findings > _SHOWN:
         _complain(f"… and {findings - _SHOWN} more")
     return findings
+
+
+async def _check(verification: Verification, reader: AuditReader) -> AsyncIterator[str]:
+    async for where, line in reader.oldest_first():
+        for finding in verification.check(line):
+            yield f"{where}: {finding}"
+    for finding in verification.check_end(reader.noted):
+        yield f"{reader.name}: {finding}"
 
 
 def _complain(line: str) -> None:
@@ -121,8 +127,9 @@ def _is_wanted(line: str, user: str | None) -> bool:
         return True
     try:
         event = json.loads(line)
-        # What was done to somebody is his as well as what he did.
-        return user in (event.get("user_id"), event.get("details", {}).get("user_id"))
+        details = event.get("details", {})
+        # What was done to somebody, or with what is his, concerns him as well as what he did.
+        return user in (event.get("user_id"), details.get("user_id"), details.get("owner"))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return False
 
@@ -131,17 +138,3 @@ def _print(lines: Iterable[str]) -> None:
     for line in lines:
         # Ours are escaped already; one that was put there by somebody else may not be.
         typer.echo(escape(line))
-
-
-async def record_act(config: Config, database: Database, event: AuditEvent) -> None:
-    """Write down what an operator did with a command, where the server writes too.
-
-    Not on the standard output, which belongs to the command's own result. Raises ConfigError.
-    """
-    audit = config.observability.audit
-    if audit.sink == "stdout":
-        return
-    log = open_audit(audit, folder=config.folder, table=database.audit)
-    await log.open()
-    log.record(event)
-    await log.close()

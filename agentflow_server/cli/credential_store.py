@@ -1,50 +1,69 @@
 """The database of keys and revocations, opened for one command beside a server that may run."""
 
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import typer
 
-from agentflow_server.cli.auditing import record_act
+from agentflow_server.cli.acts import Act, open_log, write_down
 from agentflow_server.cli.database import open_database
-from agentflow_server.cli.failures import explained
+from agentflow_server.cli.failures import explained, fail
 from agentflow_server.cli.logs import escape, set_up_logs
-from agentflow_server.config import load_config
+from agentflow_server.config import Config, load_config
 from agentflow_server.interfaces import CredentialStore
-from agentflow_server.models import AuditEvent
+
+UNWRITTEN = 3
 
 T = TypeVar("T")
 
 
-def use_credentials(
-    config: Path | None,
-    database: str | None,
-    use: Callable[[CredentialStore], Awaitable[T]],
-    *,
-    act: str | None = None,
-    details: Mapping[str, str] | None = None,
-) -> T:
-    """What `use` returns. Whatever is wrong ends the process with one line each.
-
-    `act` names what is written into the audit log, with its `details`, if it did anything.
-    """
+def load_for_operator(path: Path | None, database: str | None) -> Config:
+    """Whatever is wrong ends the process with one line each."""
     set_up_logs("error")
     with explained():
         # Loaded, not only read: the key of the audit log may be in the dotenv file.
-        loaded = load_config(config, overrides={"database": database})
+        return load_config(path, overrides={"database": database})
 
-        async def open_and_use() -> T:
-            async with open_database(loaded) as opened:
-                done = await use(opened.credentials)
-                if act is not None and done is not False:
-                    event = AuditEvent(time.time(), act, "success", details=details or {})
-                    await record_act(loaded, opened, event)
-                return done
 
+def use_credentials(config: Config, use: Callable[[CredentialStore], Awaitable[T]]) -> T:
+    """What `use` returns. Whatever is wrong ends the process with one line each."""
+
+    async def open_and_use() -> T:
+        async with open_database(config) as opened:
+            return await use(opened.credentials)
+
+    with explained():
         return anyio.run(open_and_use)
+
+
+def change_credentials(
+    config: Config,
+    change: Callable[[CredentialStore], Awaitable[tuple[T, Sequence[Act]]]],
+    *,
+    show: Callable[[T], None],
+) -> None:
+    """Do it, write it down, and show what came of it.
+
+    Nothing is done when nothing can be written down. When writing fails afterwards, what was done
+    is shown nevertheless, and the process ends with UNWRITTEN.
+    """
+
+    async def open_and_change() -> tuple[T, str | None]:
+        async with open_database(config) as opened:
+            log = await open_log(config, opened)
+            result, acts = await change(opened.credentials)
+            return result, await write_down(log, acts)
+
+    with explained():
+        result, problem = anyio.run(open_and_change)
+    show(result)
+    if problem is not None:
+        fail(
+            f"This was done, but it is not in the audit log, which cannot be written: {problem}",
+            code=UNWRITTEN,
+        )
 
 
 def tell(*lines: str) -> None:

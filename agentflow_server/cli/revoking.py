@@ -1,15 +1,28 @@
 """`agentflow revoke`: credentials that verify and are refused nevertheless."""
 
 import time
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from agentflow_server.cli.credential_store import tell, use_credentials
+from agentflow_server.cli.acts import Act, make_revoke_act
+from agentflow_server.cli.credential_store import change_credentials, load_for_operator, tell
 from agentflow_server.cli.durations import parse_duration
 from agentflow_server.cli.failures import explained
+from agentflow_server.cli.subjects import (
+    find_namesakes,
+    is_open,
+    refuse_unknown_issuer,
+    refuse_unknown_user,
+)
+from agentflow_server.config import AuthConfig
 from agentflow_server.errors import ConfigError
 from agentflow_server.interfaces import CredentialStore
-from agentflow_server.models import Revocation
+from agentflow_server.models import ApiKey, Revocation
+
+_REVOKED = (
+    "Revoked: refused within 60 seconds by a server that runs, and at once by one that starts."
+)
 
 
 def revoke_credentials(
@@ -22,9 +35,14 @@ def revoke_credentials(
     before: str | None,
     keep: str,
 ) -> None:
+    loaded = load_for_operator(config, database)
     with explained():
         now = time.time()
         _check_options(token_id=token_id, issuer=issuer, user_id=user_id, before=before)
+        if issuer is not None:
+            refuse_unknown_issuer(issuer, loaded.auth)
+        if user_id is not None:
+            refuse_unknown_user(user_id, loaded.auth)
         revocation = Revocation(
             at=now if before is None else _parse_time(before, now),
             expires_at=now + parse_duration(keep, option="--keep"),
@@ -32,18 +50,20 @@ def revoke_credentials(
             issuer=issuer,
             user_id=user_id,
         )
-    named = {"token_id": token_id, "issuer": issuer, "user_id": user_id}
-    keys = use_credentials(
-        config,
-        database,
-        lambda store: _revoke(store, revocation, now),
-        act="revoke",
-        details={name: value for name, value in named.items() if value is not None},
-    )
-    tell(
-        "Revoked: refused within 60 seconds by a server that runs, and at once by one that starts.",
-        *([f"API keys revoked for ever: {keys}"] if keys else []),
-    )
+
+    def show(keys: int) -> None:
+        tell(_REVOKED, *([f"API keys revoked for ever: {keys}"] if keys else []))
+        tell(*_find_doubts(user_id, loaded.auth))
+
+    change_credentials(loaded, lambda store: _revoke(store, revocation, now), show=show)
+
+
+def _find_doubts(user_id: str | None, methods: Sequence[AuthConfig]) -> Iterator[str]:
+    """Why somebody may still get in who was meant."""
+    if is_open(methods):
+        yield 'Warning: "auth" is none, so nobody is refused.'
+    if user_id is not None and (others := find_namesakes(user_id, methods)):
+        yield f"Not revoked, because another user each: {', '.join(others)}"
 
 
 def _check_options(
@@ -81,19 +101,34 @@ def _parse_time(text: str, now: float) -> float:
     return moment.timestamp()
 
 
-async def _revoke(store: CredentialStore, revocation: Revocation, now: float) -> int:
+async def _revoke(
+    store: CredentialStore, revocation: Revocation, now: float
+) -> tuple[int, Sequence[Act]]:
     """The number of API keys that are revoked with it.
 
     They may live longer than any token, and so longer than the entry is kept.
     """
     await store.add_revocation(revocation)
-    if revocation.token_id is not None:
-        return int(await store.revoke_api_key(revocation.token_id, now))
-    older = [
-        key
-        for key in await store.list_api_keys(revocation.user_id)
-        if key.created_at.timestamp() < revocation.at and key.revoked_at is None
-    ]
-    for key in older:
+    keys = await _find_keys(store, revocation)
+    for key in keys:
         await store.revoke_api_key(key.key_id, now)
-    return len(older)
+    named = {
+        "token_id": revocation.token_id,
+        "issuer": revocation.issuer,
+        "user_id": revocation.user_id,
+    }
+    details = {name: value for name, value in named.items() if value is not None}
+    return len(keys), [Act("revoke", details), *map(make_revoke_act, keys)]
+
+
+async def _find_keys(store: CredentialStore, revocation: Revocation) -> Sequence[ApiKey]:
+    """Those that are revoked with it, and were not before."""
+    if revocation.token_id is None:
+        keys = await store.list_api_keys(revocation.user_id)
+        older = [key for key in keys if key.created_at.timestamp() < revocation.at]
+        return [key for key in older if key.revoked_at is None]
+    found = await store.find_api_key(revocation.token_id)
+    # What an issuer has made is no key of ours.
+    if found is None or found[0].revoked_at is not None or revocation.issuer is not None:
+        return ()
+    return found[:1]

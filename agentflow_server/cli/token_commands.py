@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from agentflow_server.cli.options import ConfigFile
+from agentflow_server.cli.options import ConfigFile, Database
 
 token = typer.Typer(name="token", invoke_without_command=True, rich_markup_mode=None)
 
@@ -52,8 +52,9 @@ def verify(
         str, typer.Argument(metavar="TOKEN", help="The token, or - to read it from stdin.")
     ],
     config: ConfigFile = None,
+    database: Database = None,
 ) -> None:
     """Say whether the configured server accepts a token, and if not, exactly why."""
     from agentflow_server.cli.verifying import verify_token  # noqa: PLC0415
 
-    verify_token(config, text)
+    verify_token(config, database, text)

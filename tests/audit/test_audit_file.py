@@ -216,6 +216,71 @@ async def test_after_garbage_the_chain_goes_on_from_the_last_good_line(
     assert json.loads(lines_of(path)[-1])["seq"] == 2
 
 
+def cut_off(path: Path, count: int) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    os.truncate(path, len("".join(lines[:-count]).encode()))
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_r84_lines_that_were_cut_off_are_missed_and_that_is_said(
+    file: AuditFile,
+    path: Path,
+    event: Event,
+    restarted: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await file.append([event()] * 5)
+    cut_off(path, 3)
+    if restarted:
+        file = AuditFile(path, Chain())
+        await file.open()
+    await file.append([event()])
+    await file.append([event()])
+    lines = [json.loads(line) for line in lines_of(path)]
+    assert [line["seq"] for line in lines] == [1, 2, 6, 7, 8]
+    assert [line["action"] for line in lines[2:]] == ["audit.truncated"] + ["authenticate"] * 2
+    assert lines[2]["details"] == {"found": "2", "written": "5"}
+    assert damage(path) == ["seq 6: before it 3–5 is missing"]
+    assert "lines at its end were removed" in caplog.text
+
+
+async def test_r84_lines_cut_off_from_a_file_that_was_put_there_anew_are_missed(
+    file: AuditFile, path: Path, event: Event
+) -> None:
+    await file.append([event()] * 3)
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(b"".join(content.splitlines(keepends=True)[:1]))
+    await file.append([event()])
+    assert damage(path) == ["seq 4: before it 2–3 is missing"]
+
+
+@pytest.mark.parametrize("rest", [b"{", b"\n"])
+async def test_r84_a_log_of_which_no_line_is_left_is_not_gone_on_with(
+    file: AuditFile, path: Path, event: Event, rest: bytes
+) -> None:
+    await file.append([event()] * 2)
+    path.write_bytes(rest)
+    with pytest.raises(OSError, match="not an audit log"):
+        await file.append([event()])
+    with pytest.raises(ConfigError, match="holds something else than an audit log"):
+        await AuditFile(path, Chain()).open()
+    assert path.read_bytes() == rest
+
+
+async def test_r84_another_last_line_is_not_gone_on_from(
+    file: AuditFile, path: Path, event: Event
+) -> None:
+    await file.append([event(user_id="alice")])
+    forged = Chain().extend(START, [event(user_id="bob, who is longer")])[0]
+    path.write_text(f"{forged[0]}\n", encoding="utf-8")
+    await file.append([event()])
+    assert damage(path) == [
+        "seq 2: does not continue the line before it; one of the two was changed"
+    ]
+    assert json.loads(lines_of(path)[1])["action"] == "audit.truncated"
+
+
 async def test_a_full_disk_leaves_no_half_line(
     file: AuditFile, path: Path, event: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

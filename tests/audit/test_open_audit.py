@@ -1,20 +1,22 @@
 """Which log a configuration gets, and the logs beside the file: table and standard output."""
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentflow_server.audit import KEY_VARIABLE, open_audit, open_chain
-from agentflow_server.audit.chain import Chain, parse_line
+from agentflow_server.audit import KEY_VARIABLE, open_audit, open_chain, open_sink
+from agentflow_server.audit.chain import START, Chain, parse_line
 from agentflow_server.audit.queue import NullAuditLog
 from agentflow_server.audit.reading import TableReader
 from agentflow_server.audit.verifying import Verification
 from agentflow_server.config import AuditConfig
-from agentflow_server.errors import ConfigError
+from agentflow_server.errors import ConfigError, StoreUnavailable
 from agentflow_server.models import AuditEvent
+from agentflow_server.stores.migrate import load_migrations, migrate_sqlite
 from agentflow_server.stores.sqlite import SqliteStore
 from agentflow_server.stores.sqlite_audit import SqliteAuditTable
 
@@ -114,6 +116,56 @@ async def test_an_edited_row_is_found(
     assert damage(await lines_of(table), Chain()) == [
         "seq 2: was changed, or written with another key"
     ]
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_r84_rows_that_were_cut_off_are_missed_and_that_is_said(
+    store: SqliteStore, table: SqliteAuditTable, tmp_path: Path, event: Event, left: int
+) -> None:
+    await write(table, tmp_path, *[event()] * 3, sink="database")
+    sql = f"DELETE FROM audit_log WHERE position > {left}"
+    await store.write(lambda connection: connection.execute(sql).rowcount)
+    assert (await TableReader.make(table)).noted.seq == 3
+    await write(table, tmp_path, event(), sink="database")
+    lines = [json.loads(line) for line in await lines_of(table)]
+    assert [line["seq"] for line in lines[left:]] == [4, 5]
+    assert lines[left]["action"] == "audit.truncated"
+    assert lines[left]["details"] == {"found": str(left), "written": "3"}
+    (missing,) = damage(await lines_of(table), Chain())
+    assert missing.startswith("seq 4: before it")
+
+
+async def test_a_table_that_has_no_head_goes_on_from_its_last_line(
+    store: SqliteStore, table: SqliteAuditTable, tmp_path: Path, event: Event
+) -> None:
+    await write(table, tmp_path, event(), event(), sink="database")
+    await store.write(lambda connection: connection.execute("DELETE FROM audit_head").rowcount)
+    assert (await TableReader.make(table)).noted == START
+    await write(table, tmp_path, event(), sink="database")
+    assert damage(await lines_of(table), Chain()) == []
+    assert (await TableReader.make(table)).noted.seq == 3
+
+
+async def test_a_log_of_before_there_was_a_head_gets_one(event: Event) -> None:
+    migrations = load_migrations("sqlite")
+    before = [one for one in migrations if one.name != "audit_head"]
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate_sqlite(connection, before[:4])
+    lines = Chain().extend(START, [event(), event()])[0]
+    connection.executemany("INSERT INTO audit_log (line) VALUES (?)", [(line,) for line in lines])
+    migrate_sqlite(connection, migrations)
+    assert connection.execute("SELECT line FROM audit_head").fetchall() == [(lines[-1],)]
+    connection.close()
+
+
+async def test_a_table_that_cannot_be_written_says_so_in_our_words(
+    store: SqliteStore, table: SqliteAuditTable, tmp_path: Path, event: Event
+) -> None:
+    await store.write(lambda connection: connection.execute("DROP TABLE audit_log").rowcount)
+    sink = open_sink(AuditConfig(sink="database"), folder=tmp_path, table=table)
+    assert sink
+    with pytest.raises(StoreUnavailable, match="audit log cannot be written"):
+        await sink.append([event()])
 
 
 async def test_the_table_is_read_page_by_page(

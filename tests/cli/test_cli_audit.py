@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ import anyio
 import httpx2
 import pytest
 
-from agentflow_server.audit.chain import START, Chain
+from agentflow_server.audit.chain import START, Chain, parse_line
 from agentflow_server.audit.file import AuditFile
-from agentflow_server.cli.auditing import record_act
+from agentflow_server.cli.acts import open_log
 from agentflow_server.cli.database import open_database
 from agentflow_server.config import read_config
 from agentflow_server.models import AuditEvent
@@ -43,8 +45,9 @@ def write_configured(*users: str) -> None:
     async def write() -> None:
         config = read_config()
         async with open_database(config) as database:
-            for user in users:
-                await record_act(config, database, make_event(user))
+            log = await open_log(config, database)
+            if log is not None:
+                await log.append([make_event(user) for user in users])
 
     anyio.run(write)
 
@@ -82,6 +85,83 @@ def test_one_users_lines_are_shown(run: Run) -> None:
     assert users_in(run("audit", "tail", "--user", "alice").stdout) == ["alice", "alice"]
     assert users_in(run("audit", "tail", "--user", "bob", "-n", "1").stdout) == ["bob"]
     assert run("audit", "tail", "--user", "ali").stdout == ""
+
+
+def test_whoever_reads_as_admin_what_is_hers_is_among_a_users_lines(
+    project: Project, run: Run
+) -> None:
+    log = project(observability=FILE) / "audit.log"
+    read = AuditEvent(0.0, "read_as_admin", "success", user_id="root", details={"owner": "alice"})
+    act = AuditEvent(0.0, "api_key.revoke", "success", details={"user_id": "alice"})
+    lines = Chain().extend(START, [make_event("bob"), read, act, make_event("alice")])[0]
+    log.write_text("".join(f"{line}\n" for line in [*lines, '{"details": 1}']), encoding="utf-8")
+    shown = run("audit", "tail", "--user", "alice").stdout.splitlines()
+    assert shown == list(lines[1:])
+    assert run("audit", "tail", "--user", "bob").stdout.splitlines() == [lines[0]]
+
+
+def cut_off(folder: Path, count: int) -> None:
+    """Remove the last lines, in the file or in the table."""
+    log = folder / "audit.log"
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        log.write_text("".join(lines[:-count]), encoding="utf-8")
+        return
+    with closing(sqlite3.connect(folder / ".agentflow" / "agentflow.db")) as database:
+        newest = "SELECT position FROM audit_log ORDER BY position DESC LIMIT ?"
+        database.execute(f"DELETE FROM audit_log WHERE position IN ({newest})", (count,))
+        database.commit()
+
+
+def test_r84_an_end_that_was_cut_off_is_found(folder: Path, run: Run) -> None:
+    cut_off(folder, 2)
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    assert "ends with seq 1, though seq 3 was written: its end was cut off" in result.stderr
+    assert "None was changed" not in result.stdout
+
+
+def test_r84_an_end_that_was_cut_off_is_missed_when_writing_goes_on(folder: Path, run: Run) -> None:
+    cut_off(folder, 2)
+    write_configured("carol")
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    assert "seq 4: before it 2–3 is missing" in result.stderr
+    lines = [json.loads(line) for line in run("audit", "tail").stdout.splitlines()]
+    assert [line["seq"] for line in lines] == [1, 4, 5]
+    assert (lines[1]["action"], lines[1]["result"]) == ("audit.truncated", "error")
+    assert lines[1]["details"] == {"found": "1", "written": "3"}
+
+
+def test_r84_a_log_that_was_emptied_is_found(folder: Path, run: Run) -> None:
+    cut_off(folder, 3)
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    assert "is empty, though 3 lines were written" in result.stderr
+    assert run("audit", "verify", "--part").exit_code == 0
+
+
+def test_r84_another_last_line_is_found(project: Project, run: Run) -> None:
+    log = project(observability=FILE) / "audit.log"
+    write_file(log, "alice", "bob")
+    first = parse_line(log.read_text(encoding="utf-8").splitlines()[0])
+    assert first
+    cut_off(log.parent, 1)
+    forged = Chain().extend(first.link, [make_event("mallory")])[0]
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{forged[0]}\n")
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    assert "seq 2: is not the line that was written last" in result.stderr
+
+
+def test_a_mark_that_cannot_be_read_is_named(project: Project, run: Run) -> None:
+    path = project(observability=FILE) / "audit.log"
+    path.touch()
+    path.with_name(".audit.log.head").mkdir()
+    result = run("audit", "verify")
+    assert result.exit_code == 2
+    assert ".audit.log.head: cannot be read: Is a directory" in result.stderr
 
 
 def test_r84_a_damaged_file_is_told_line_by_line(project: Project, run: Run) -> None:

@@ -32,7 +32,7 @@ def test_a_good_token_is_accepted(run: Run, token: Callable[..., str]) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == "method: auth (jwt)"
-    assert "accepted, unless it was revoked" in lines
+    assert "accepted" in lines
     assert "roles: 'admin'" in lines
     assert text not in result.output
 
@@ -80,17 +80,10 @@ def test_of_several_methods_the_one_that_recognises_the_token_explains(
     assert result.exit_code == 1
     assert "its iss is 'them', and no method has that issuer" in result.stdout
     assert "'https://id.example' (auth[0]), 'us' (auth[1])" in result.stdout
-    for text, why in (("opaque", "does not look like a JWT"), ("e30.bm8.e30", "cannot be read")):
+    for text, why in (("opaque", "looks neither like a JWT"), ("e30.bm8.e30", "cannot be read")):
         result = run("token", "verify", text)
         assert result.exit_code == 1
         assert why in result.stdout
-
-
-def test_without_jwt_there_is_nothing_to_verify(run: Run, project: Project) -> None:
-    project(auth="api_key")
-    result = run("token", "verify", "x")
-    assert result.exit_code == 2
-    assert 'needs "auth": "jwt"' in result.stderr
 
 
 def test_a_token_for_nobody_is_not_made(run: Run, project: Project) -> None:
