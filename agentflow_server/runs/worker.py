@@ -160,7 +160,10 @@ class Worker:
 
         Raises StoreUnavailable, LeaseLost.
         """
-        await self._end_without_agent(active, RunOutcome("error", error))
+        outcome = RunOutcome("error", error)
+        if active.stopping:
+            outcome = STOPPED_BY[active.stopping]
+        await self._end_without_agent(active, outcome)
 
     async def _end_without_agent(self, active: ActiveRun, outcome: RunOutcome) -> None:
         recorder = Recorder(self._store, self._bus, active)
