@@ -102,14 +102,14 @@ class Conversation:
             if expires_at is not None:
                 wait = min(wait, expires_at - time.time())
             if wait <= 0:
-                self._door.dismiss(self._socket, self._principal)
+                self._door.dismiss(self._socket)
                 raise NotAuthenticated("token expired", reason="expired")
             await asyncio.sleep(wait)
             await self._recheck()
 
     async def _recheck(self) -> None:
         try:
-            await self._door.recheck(self._socket, self._principal)
+            await self._door.recheck(self._socket)
         except NotAuthenticated as error:
             raise NotAuthenticated("revoked", reason=error.reason) from error
 

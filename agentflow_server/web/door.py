@@ -89,6 +89,7 @@ class Door:
         await self._count(visit, "address", None, self._rules.per_address)
         principal = await self._authenticate(visit, proof)
         await self._permit(visit, principal)
+        visit.principal = principal
         return await self._as_owner(visit, principal)
 
     async def allow(
@@ -100,20 +101,27 @@ class Door:
         await self._refuse_revoked(visit, principal)
         await self._permit(visit, principal)
 
-    async def recheck(self, request: HTTPConnection, principal: Principal) -> None:
+    async def recheck(self, request: HTTPConnection) -> None:
         """Whether a caller who was admitted may stay. Raises NotAuthenticated, AuthUnavailable."""
-        visit: Visit = request.scope["agentflow.visit"]
+        visit, principal = self._find_visit(request)
         if visit.credential is not None and principal.method in ASKED_AGAIN:
             try:
                 await self._ask(visit)
             except NotAuthenticated as error:
-                self._scribe.refused(visit, error.reason)
+                self._scribe.refused(visit, error.reason, principal)
                 raise
         await self._refuse_revoked(visit, principal)
 
-    def dismiss(self, request: HTTPConnection, principal: Principal) -> None:
+    def dismiss(self, request: HTTPConnection) -> None:
         """Write down that a caller who was admitted has to leave: his credential has expired."""
-        self._scribe.refused(request.scope["agentflow.visit"], "expired", principal)
+        visit, principal = self._find_visit(request)
+        self._scribe.refused(visit, "expired", principal)
+
+    def _find_visit(self, request: HTTPConnection) -> tuple[Visit, Principal]:
+        """The visit, and who came: not the owner whose things an administrator reads."""
+        visit: Visit = request.scope["agentflow.visit"]
+        assert visit.principal is not None  # noqa: S101 – he was admitted
+        return visit, visit.principal
 
     def expects_proof(self, request: HTTPConnection) -> bool:
         """Whether a credential is needed and the headers have none."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials
 
+from agentflow_server.models import Principal
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -25,4 +27,5 @@ class Visit:
     route: str
     address: str
     credential: HTTPAuthorizationCredentials | None = None
+    principal: Principal | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)

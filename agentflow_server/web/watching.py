@@ -26,11 +26,11 @@ async def while_admitted(
     async with aclosing(events):
         async for event in events:
             if caller.expires_at is not None and time.time() >= caller.expires_at:
-                door.dismiss(request, caller)
+                door.dismiss(request)
                 return
             if time.monotonic() - checked_at >= RECHECK_SECONDS:
                 try:
-                    await door.recheck(request, caller)
+                    await door.recheck(request)
                 except (NotAuthenticated, AuthUnavailable):
                     return
                 checked_at = time.monotonic()
