@@ -2,6 +2,9 @@
 
 import pytest
 
+# Before anything of it is imported: the suites that users inherit explain their failures, too.
+pytest.register_assert_rewrite("agentflow_server.testing")
+
 pytest_plugins = ("tests.postgres_server",)
 
 

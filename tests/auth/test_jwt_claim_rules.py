@@ -132,7 +132,6 @@ def test_r20_the_later_of_nbf_and_iat_counts(desk: Any) -> None:
         (-7, "-7"),
         ("al\u00efce", "al\u00efce"),
         ("auth0|5f7c8ec7", "auth0|5f7c8ec7"),
-        (" alice", " alice"),
     ],
 )
 def test_r22_a_user_id_is_text_or_an_integer(desk: Any, value: Any, found: str) -> None:

@@ -101,7 +101,7 @@ def test_1_six_overlapping_messages_are_six_turns_also_after_kill_9(
 
 
 @AGENTS
-def test_5_a_crash_ends_the_run_it_cut_short_and_those_in_line_go_on(
+def test_5_after_a_crash_a_graph_goes_on_a_function_has_failed_and_those_in_line_are_answered(
     agent, write, start, gate, new_thread, overlap, say, history, runs_of
 ):
     folder = write({"agent.py": agent})
@@ -123,16 +123,20 @@ def test_5_a_crash_ends_the_run_it_cut_short_and_those_in_line_go_on(
     )
 
     again = start(folder)
+    goes_on = "langgraph" in agent
     runs = runs_of(again.http, thread_id)
-    assert "event: run.failed" in follow_to_the_end(again.http, runs[2])
+    end = "event: run.completed" if goes_on else "event: run.failed"
+    assert end in follow_to_the_end(again.http, runs[2])
     assert "event: run.completed" in follow_to_the_end(again.http, runs[5])
     runs = runs_of(again.http, thread_id)
-    assert [run["status"] for run in runs] == ["success", "success", "error", *["success"] * 3]
-    assert runs[2]["error"]["code"] == "server_restarted"
+    third = ("success", 2, None) if goes_on else ("error", 1, "server_restarted")
+    code = (runs[2]["error"] or {}).get("code")
+    assert (runs[2]["status"], runs[2]["attempt"], code) == third
+    assert [run["status"] for run in runs if run is not runs[2]] == ["success"] * 5
     said = history(again.http, thread_id)
     assert [line for line in said if line.startswith("user")] == [f"user {name}" for name in SIX]
     answered = [line.split()[1] for line in said if line.startswith("assistant")]
-    assert answered == ["m1", "m2", "m4", "m5", "m6"]
+    assert answered == ["m1", "m2", *(["m3"] if goes_on else []), "m4", "m5", "m6"]
     assert runs[2]["run_id"] in again.output
     assert say(again.http, thread_id, "m7").startswith("m7 is number 1")
     assert again.http.get(f"/threads/{thread_id}").json()["status"] == "idle"

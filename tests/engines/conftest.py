@@ -14,8 +14,6 @@ from agentflow_server.runs.worker import RunRules, Worker
 from agentflow_server.stores.sqlite import SqliteStore
 from agentflow_server.testing.engine_data import OpenReplica, Replica
 
-pytest.register_assert_rewrite("agentflow_server.testing.engines")
-
 LEASE = 5.0
 """Seconds: a loaded machine stalls for one now and then."""
 POLL = 0.05

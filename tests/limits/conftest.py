@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("agentflow_server.testing.limits")
-
 
 class Clock:
     """Time passes when the test says so."""
