@@ -29,7 +29,7 @@ from agentflow_server.config import (
     KeyConfig,
     NoAuthConfig,
     StaticKeys,
-    find_issuer,
+    find_namespaces,
 )
 from agentflow_server.errors import ConfigError
 from agentflow_server.interfaces import Authenticator, CredentialStore
@@ -180,22 +180,12 @@ def _make_rules(
 
 
 def _find_namespace(config: AuthConfig, configs: Sequence[AuthConfig]) -> str:
-    """What comes before the user ids of one method: nothing where they can stand alone."""
-    issuer = find_issuer(config)
-    issuers = {find_issuer(other) for other in configs} - {None}
-    # A person is the same whether his token is verified here or asked about at his issuer.
-    primary = {find_issuer(other) for other in configs if _is_primary(other)}
-    if issuer is None or len(issuers) == 1 or issuer in primary:
-        return ""
-    return f"{issuer}|"
-
-
-def _is_primary(config: AuthConfig) -> bool:
-    return isinstance(config, JwtConfig | IntrospectionConfig) and config.primary
+    namespaces = zip(configs, find_namespaces(configs), strict=True)
+    return next(namespace for other, namespace in namespaces if other is config)
 
 
 def _foreign_namespaces(
     config: AuthConfig | None, configs: Sequence[AuthConfig]
 ) -> tuple[str, ...]:
-    namespaces = (_find_namespace(other, configs) for other in configs if other is not config)
-    return tuple(namespace for namespace in namespaces if namespace)
+    namespaces = zip(configs, find_namespaces(configs), strict=True)
+    return tuple(namespace for other, namespace in namespaces if namespace and other is not config)

@@ -7,23 +7,9 @@ from agentflow_server.config import (
     IntrospectionConfig,
     JwtConfig,
     NoAuthConfig,
-    find_issuer,
+    find_namespaces,
 )
 from agentflow_server.errors import ConfigError
-
-
-def find_namespaces(methods: Sequence[AuthConfig]) -> Sequence[str]:
-    """What the user ids of each method begin with; blank where they stand alone."""
-    issuers = {find_issuer(method) for method in methods} - {None}
-    primary = {
-        find_issuer(method)
-        for method in methods
-        if isinstance(method, JwtConfig | IntrospectionConfig) and method.primary
-    }
-    return [
-        "" if issuer is None or len(issuers) == 1 or issuer in primary else f"{issuer}|"
-        for issuer in map(find_issuer, methods)
-    ]
 
 
 def refuse_unknown_user(user_id: str, methods: Sequence[AuthConfig]) -> None:

@@ -20,6 +20,7 @@ from agentflow_server.config.methods import (
     NoAuthConfig,
     StaticKeys,
     find_issuer,
+    find_namespaces,
 )
 from agentflow_server.config.models import Config
 from agentflow_server.config.sections import (
@@ -59,6 +60,7 @@ __all__ = [
     "effective",
     "exposure_problems",
     "find_issuer",
+    "find_namespaces",
     "is_loopback",
     "load_config",
     "read_config",

@@ -1,6 +1,6 @@
 """Authentication methods: as the file has them, and as the server is built from them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -267,3 +267,18 @@ def find_issuer(method: AuthConfig) -> str | None:
         case IntrospectionConfig():
             return method.issuer or method.url
     return None
+
+
+def find_namespaces(methods: Sequence[AuthConfig]) -> Sequence[str]:
+    """What the user ids of each method begin with; blank where they stand alone."""
+    issuers = {find_issuer(method) for method in methods} - {None}
+    # A person is the same whether his token is verified here or asked about at his issuer.
+    primary = {
+        find_issuer(method)
+        for method in methods
+        if isinstance(method, JwtConfig | IntrospectionConfig) and method.primary
+    }
+    return [
+        "" if issuer is None or len(issuers) == 1 or issuer in primary else f"{issuer}|"
+        for issuer in map(find_issuer, methods)
+    ]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ class Runner:
         self._engine = engine
         self._reader = Reader(store, bus, metrics or Metrics())
         self._default_agent = next(iter(agents))
-        self._starting: set[asyncio.Task[Any]] = set()
+        self._unfinished: set[asyncio.Task[Any]] = set()
 
     async def start(
         self,
@@ -98,9 +98,7 @@ class Runner:
         new = self._new_run(caller, thread_id, request, run_id)
         # A task of ours: a caller who is cancelled between the two would leave a run that is
         # stored as running and that nobody executes.
-        started = await self._finish_task(
-            asyncio.create_task(self._store_and_dispatch(caller.id, new, idempotency))
-        )
+        started = await self._finish(self._store_and_dispatch(caller.id, new, idempotency))
         if started.replayed and started.run.ended_at is None and not in_background:
             raise RequestInProgress("The first request with this Idempotency-Key has not ended")
         return started
@@ -126,11 +124,15 @@ class Runner:
             self._bus.publish(await self.store.list_events(run_id, after=0, limit=1))
         return started
 
-    async def _finish_task(self, task: asyncio.Task[T]) -> T:
-        """Its result; whoever waits for it may be cancelled, the task may not."""
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
-        return await asyncio.shield(task)
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Its result; whoever waits for it may be cancelled, the work may not."""
+        return await asyncio.shield(self._begin(work))
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return task
 
     async def resume(
         self, caller: Principal, thread_id: str, run_id: str, answer: Answer
@@ -139,9 +141,7 @@ class Runner:
 
         Raises NotFound, NotInterrupted, InvalidRequest.
         """
-        return await self._finish_task(
-            asyncio.create_task(self._resume(caller.id, thread_id, run_id, answer))
-        )
+        return await self._finish(self._resume(caller.id, thread_id, run_id, answer))
 
     async def _resume(self, owner: str, thread_id: str, run_id: str, answer: Answer) -> ActiveRun:
         active = await self.store.resume_run(owner, thread_id, run_id, answer)
@@ -154,9 +154,7 @@ class Runner:
         Raises NotFound, RunEnded.
         """
         async with self._bus.subscribe(run_id) as subscription:
-            run = await self._finish_task(
-                asyncio.create_task(self._stop(caller.id, thread_id, run_id, how))
-            )
+            run = await self._finish(self._stop(caller.id, thread_id, run_id, how))
             try:
                 async with asyncio.timeout(STOP_SECONDS):
                     while run.ended_at is None:
@@ -175,9 +173,7 @@ class Runner:
 
     def stop_later(self, caller: Principal, run: Run) -> None:
         """Stop a run that nobody waits for any more, if it has not ended."""
-        task = asyncio.create_task(self._stop_quietly(caller.id, run))
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        self._begin(self._stop_quietly(caller.id, run))
 
     async def _stop_quietly(self, owner: str, run: Run) -> None:
         try:
@@ -259,7 +255,7 @@ class Runner:
         copying = copy_thread(
             self.store, self.agents, caller.id, thread_id, request, idempotency=idempotency
         )
-        return await self._finish_task(asyncio.create_task(copying))
+        return await self._finish(copying)
 
     def _new_run(
         self, caller: Principal, thread_id: str, request: TurnRequest, run_id: str | None

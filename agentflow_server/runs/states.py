@@ -1,7 +1,6 @@
 """What an agent's framework knows of a thread, for agents that keep states."""
 
 from collections.abc import Mapping
-from typing import cast
 
 from agentflow_server.errors import NotFound
 from agentflow_server.interfaces import Agent, HasState, Store
@@ -36,4 +35,4 @@ class States:
         agent = self._agents.get(runs.data[0].agent) if runs.data else None
         if not (agent is not None and agent.remembers and isinstance(agent, HasState)):
             raise NotFound("The thread has no state")
-        return cast("HasState", agent)
+        return agent

@@ -4,12 +4,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from pydantic_core import from_json
-
 from agentflow_server.errors import IdTaken
 from agentflow_server.models import ApiKey, Revocation
 from agentflow_server.stores.postgres_connections import Connection
-from agentflow_server.stores.rows import Row, now, to_datetime, to_microseconds, to_text
+from agentflow_server.stores.rows import (
+    from_seconds,
+    now,
+    read_api_key,
+    read_revocation,
+    to_microseconds,
+    to_text,
+)
 
 _KEY_COLUMNS = """
     key_id, user_id, name, scopes, created_at, expires_at, revoked_at, last_used_at"""
@@ -65,7 +70,7 @@ async def find_api_key(connection: Connection, key_id: str) -> tuple[ApiKey, byt
     if "\0" in key_id:  # which PostgreSQL refuses to look for
         return None
     row = await (await connection.execute(FIND_KEY, (key_id,))).fetchone()
-    return None if row is None else (_read_key(row[:-1]), row[-1])
+    return None if row is None else (read_api_key(row[:-1]), row[-1])
 
 
 async def list_api_keys(connection: Connection, user_id: str | None) -> Sequence[ApiKey]:
@@ -73,59 +78,28 @@ async def list_api_keys(connection: Connection, user_id: str | None) -> Sequence
         found = await connection.execute(ALL_KEYS)
     else:
         found = await connection.execute(KEYS_OF_USER, (user_id,))
-    return [_read_key(row) for row in await found.fetchall()]
-
-
-def _read_key(row: Row) -> ApiKey:
-    key_id, user_id, name, scopes, *times = row
-    created_at, expires_at, revoked_at, last_used_at = (
-        None if time is None else to_datetime(time) for time in times
-    )
-    assert created_at is not None  # noqa: S101 – NOT NULL
-    return ApiKey(
-        key_id=key_id,
-        user_id=user_id,
-        name=name,
-        scopes=from_json(scopes),
-        created_at=created_at,
-        expires_at=expires_at,
-        revoked_at=revoked_at,
-        last_used_at=last_used_at,
-    )
+    return [read_api_key(row) for row in await found.fetchall()]
 
 
 async def revoke_api_key(connection: Connection, key_id: str, at: float) -> bool:
-    changed = await connection.execute(_REVOKE_KEY, (_from_seconds(at), key_id))
+    changed = await connection.execute(_REVOKE_KEY, (from_seconds(at), key_id))
     return changed.rowcount > 0
 
 
 async def touch_api_keys(connection: Connection, used: Mapping[str, float]) -> None:
-    moments = [_from_seconds(moment) for moment in used.values()]
+    moments = [from_seconds(moment) for moment in used.values()]
     await connection.execute(_TOUCH_KEYS, (list(used), moments))
 
 
 async def add_revocation(connection: Connection, revocation: Revocation) -> None:
     subject = (revocation.token_id, revocation.issuer, revocation.user_id)
     times = (revocation.at, revocation.expires_at)
-    row = (*(part or "" for part in subject), *map(_from_seconds, times))
+    row = (*(part or "" for part in subject), *map(from_seconds, times))
     async with connection.pipeline():
         await connection.execute(_PRUNE, (now(),))
         await connection.execute(_REVOKE, row)
 
 
 async def list_revocations(connection: Connection, moment: float) -> Sequence[Revocation]:
-    found = await connection.execute(REVOCATIONS, (_from_seconds(moment),))
-    return [
-        Revocation(
-            at=at / 1_000_000,
-            expires_at=expires_at / 1_000_000,
-            token_id=token_id or None,
-            issuer=issuer or None,
-            user_id=user_id or None,
-        )
-        for token_id, issuer, user_id, at, expires_at in await found.fetchall()
-    ]
-
-
-def _from_seconds(seconds: float) -> int:
-    return round(seconds * 1_000_000)
+    found = await connection.execute(REVOCATIONS, (from_seconds(moment),))
+    return [read_revocation(row) for row in await found.fetchall()]

@@ -12,10 +12,12 @@ from pydantic_core import from_json, to_json
 
 from agentflow_server.models import (
     ActiveRun,
+    ApiKey,
     Event,
     Interrupt,
     Message,
     Origin,
+    Revocation,
     Run,
     RunError,
     Thread,
@@ -153,3 +155,36 @@ def message_row(turn: int, position: int, message: Message) -> Row:
         to_text(message.metadata),
         to_microseconds(message.created_at),
     )
+
+
+def read_api_key(row: Row) -> ApiKey:
+    key_id, user_id, name, scopes, *times = row
+    created_at, expires_at, revoked_at, last_used_at = (
+        None if time is None else to_datetime(time) for time in times
+    )
+    assert created_at is not None  # noqa: S101 – NOT NULL
+    return ApiKey(
+        key_id=key_id,
+        user_id=user_id,
+        name=name,
+        scopes=from_json(scopes),
+        created_at=created_at,
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+        last_used_at=last_used_at,
+    )
+
+
+def read_revocation(row: Row) -> Revocation:
+    token_id, issuer, user_id, at, expires_at = row
+    return Revocation(
+        at=at / 1_000_000,
+        expires_at=expires_at / 1_000_000,
+        token_id=token_id or None,
+        issuer=issuer or None,
+        user_id=user_id or None,
+    )
+
+
+def from_seconds(seconds: float) -> int:
+    return round(seconds * 1_000_000)

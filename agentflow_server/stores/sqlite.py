@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from anyio import to_thread
 
@@ -45,7 +45,7 @@ from agentflow_server.stores import sqlite_threads as threads_sql
 from agentflow_server.stores.operations import Operation, T
 from agentflow_server.stores.readers import Readers
 from agentflow_server.stores.rows import to_datetime, to_microseconds, to_text
-from agentflow_server.stores.rules import Observe
+from agentflow_server.stores.rules import Kind, Observe
 from agentflow_server.stores.sqlite_copying import SqliteCopying
 from agentflow_server.stores.sqlite_file import OpenFile, open_file
 from agentflow_server.stores.writer import Writer
@@ -127,7 +127,7 @@ class SqliteStore(SqliteCopying, CredentialStore):
 
     async def _timed(
         self,
-        kind: Literal["read", "write"],
+        kind: Kind,
         submit: Callable[[Operation[T]], Awaitable[T]],
         operation: Operation[T],
     ) -> T:

@@ -5,11 +5,16 @@
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from pydantic_core import from_json
-
 from agentflow_server.errors import IdTaken
 from agentflow_server.models import ApiKey, Revocation
-from agentflow_server.stores.rows import Row, now, to_datetime, to_microseconds, to_text
+from agentflow_server.stores.rows import (
+    from_seconds,
+    now,
+    read_api_key,
+    read_revocation,
+    to_microseconds,
+    to_text,
+)
 
 _KEY_COLUMNS = """
     key_id, user_id, name, scopes, created_at, expires_at, revoked_at, last_used_at"""
@@ -51,39 +56,21 @@ def add_api_key(connection: sqlite3.Connection, key: ApiKey, secret_hash: bytes)
 
 def find_api_key(connection: sqlite3.Connection, key_id: str) -> tuple[ApiKey, bytes] | None:
     row = connection.execute(FIND_KEY, (key_id,)).fetchone()
-    return None if row is None else (_read_key(row[:-1]), row[-1])
+    return None if row is None else (read_api_key(row[:-1]), row[-1])
 
 
 def list_api_keys(connection: sqlite3.Connection, user_id: str | None) -> Sequence[ApiKey]:
     if user_id is None:
-        return [_read_key(row) for row in connection.execute(ALL_KEYS)]
-    return [_read_key(row) for row in connection.execute(KEYS_OF_USER, (user_id,))]
-
-
-def _read_key(row: Row) -> ApiKey:
-    key_id, user_id, name, scopes, *times = row
-    created_at, expires_at, revoked_at, last_used_at = (
-        None if time is None else to_datetime(time) for time in times
-    )
-    assert created_at is not None  # noqa: S101 – NOT NULL
-    return ApiKey(
-        key_id=key_id,
-        user_id=user_id,
-        name=name,
-        scopes=from_json(scopes),
-        created_at=created_at,
-        expires_at=expires_at,
-        revoked_at=revoked_at,
-        last_used_at=last_used_at,
-    )
+        return [read_api_key(row) for row in connection.execute(ALL_KEYS)]
+    return [read_api_key(row) for row in connection.execute(KEYS_OF_USER, (user_id,))]
 
 
 def revoke_api_key(connection: sqlite3.Connection, key_id: str, at: float) -> bool:
-    return connection.execute(_REVOKE_KEY, (_from_seconds(at), key_id)).rowcount > 0
+    return connection.execute(_REVOKE_KEY, (from_seconds(at), key_id)).rowcount > 0
 
 
 def touch_api_keys(connection: sqlite3.Connection, used: Mapping[str, float]) -> None:
-    rows = [(_from_seconds(moment), key_id) for key_id, moment in used.items()]
+    rows = [(from_seconds(moment), key_id) for key_id, moment in used.items()]
     connection.executemany(_TOUCH_KEY, rows)
 
 
@@ -91,23 +78,10 @@ def add_revocation(connection: sqlite3.Connection, revocation: Revocation) -> No
     connection.execute(_PRUNE, (now(),))
     subject = (revocation.token_id, revocation.issuer, revocation.user_id)
     times = (revocation.at, revocation.expires_at)
-    row = (*(part or "" for part in subject), *map(_from_seconds, times))
+    row = (*(part or "" for part in subject), *map(from_seconds, times))
     connection.execute(_REVOKE, row)
 
 
 def list_revocations(connection: sqlite3.Connection, moment: float) -> Sequence[Revocation]:
-    rows = connection.execute(REVOCATIONS, (_from_seconds(moment),))
-    return [
-        Revocation(
-            at=at / 1_000_000,
-            expires_at=expires_at / 1_000_000,
-            token_id=token_id or None,
-            issuer=issuer or None,
-            user_id=user_id or None,
-        )
-        for token_id, issuer, user_id, at, expires_at in rows
-    ]
-
-
-def _from_seconds(seconds: float) -> int:
-    return round(seconds * 1_000_000)
+    rows = connection.execute(REVOCATIONS, (from_seconds(moment),))
+    return [read_revocation(row) for row in rows]

@@ -31,7 +31,7 @@ from agentflow_server.web.turns import (
     accepted,
     stream_response,
     turn_response,
-    until_left,
+    wait_response,
 )
 
 MAX_DELAY = 366 * 86400.0
@@ -114,11 +114,7 @@ async def send_message(
     if not stops:
         return turn_response(await runs.send(caller, thread_id, wanted, idempotency))
     started = await runs.start(caller, thread_id, wanted, idempotency)
-    turn = await until_left(request, runs.wait(caller, started.run))
-    if turn is None:
-        runs.stop_later(caller, started.run)
-        return Response(status_code=204)  # nobody reads it
-    return turn_response(turn)
+    return await wait_response(request, runs, caller, started.run)
 
 
 @router.get("", response_model=Page[Message], summary="Read the conversation, oldest first")

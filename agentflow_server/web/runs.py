@@ -25,7 +25,7 @@ from agentflow_server.web.turns import (
     accepted,
     stream_response,
     turn_response,
-    until_left,
+    wait_response,
 )
 
 interrupts = APIRouter(prefix="/interrupts", tags=["runs"], route_class=SecuredRoute)
@@ -132,11 +132,7 @@ async def resume_run(
         return stream_response(
             request, runs, caller, active.run, after=active.last_seq, stop_when_left=stops
         )
-    turn = await until_left(request, runs.wait(caller, active.run))
-    if turn is None:
-        runs.stop_later(caller, active.run)
-        return Response(status_code=204)  # nobody reads it
-    return turn_response(turn)
+    return await wait_response(request, runs, caller, active.run)
 
 
 @interrupts.get(

@@ -108,7 +108,16 @@ async def _watched(
             runner.stop_later(caller, run)
 
 
-async def until_left(request: Request, work: Coroutine[Any, Any, Turn]) -> Turn | None:
+async def wait_response(request: Request, runner: Runner, caller: Principal, run: Run) -> Response:
+    """The turn when it has ended; a client that goes away before stops the run."""
+    turn = await _until_left(request, runner.wait(caller, run))
+    if turn is None:
+        runner.stop_later(caller, run)
+        return Response(status_code=204)  # nobody reads it
+    return turn_response(turn)
+
+
+async def _until_left(request: Request, work: Coroutine[Any, Any, Turn]) -> Turn | None:
     """What `work` returns; None when the client went away first."""
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_wait_for_leaving(request))

@@ -9,8 +9,7 @@ import pytest
 from typer.testing import Result
 
 from agentflow_server.auth import AnyOf, IntrospectionAuth, JwtAuth, open_authenticator
-from agentflow_server.cli.subjects import find_namespaces
-from agentflow_server.config import load_config
+from agentflow_server.config import find_namespaces, load_config
 from agentflow_server.models import Revocation
 from agentflow_server.stores.sqlite import SqliteStore
 
