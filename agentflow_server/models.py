@@ -88,7 +88,7 @@ class Run(Frozen):
     """One turn of an agent on a thread.
 
     `start_after` is set while a delayed run waits for its time; `queue_position` is a pending
-    run's place in its thread's line, 1 for the next one.
+    run's place in its thread's line, 1 for the next one. `webhook` is told when the run has ended.
     """
 
     run_id: str
@@ -103,6 +103,14 @@ class Run(Frozen):
     attempt: int = 1
     start_after: datetime | None = None
     queue_position: int | None = None
+    webhook: str | None = None
+
+
+class OwnedRun(Frozen):
+    """A run as operators see it."""
+
+    owner: str
+    run: Run
 
 
 class PendingInterrupt(Frozen):
@@ -207,6 +215,7 @@ class NewRun:
     agent_is_default: bool = False
     start_after: datetime | None = None
     origin: Origin = UNKNOWN_ORIGIN
+    webhook: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,10 +286,14 @@ class CopyPoint:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a human says to an interrupted run: one `value`, or one for each interrupt_id."""
+    """What a human says to an interrupted run: one `value`, or one for each interrupt_id.
+
+    A `webhook` takes the place of the run's.
+    """
 
     value: Any = None
     by_id: JsonObject | None = None
+    webhook: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +314,41 @@ class RunOutcome:
     error: RunError | None = None
     interrupts: Sequence[Interrupt] = ()
     forget: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a webhook is told about a run, as it was when it ended, under the lease of who tells.
+
+    `messages` are what the agent has said so far, None if that is too much to be sent.
+    """
+
+    delivery_id: str
+    url: str
+    thread_id: str
+    run_id: str
+    agent: str
+    status: RunStatus
+    ended_at: datetime
+    error: RunError | None
+    interrupts: Sequence[Interrupt]
+    messages: Sequence[Message] | None
+    attempt: int
+    lease: str
+
+
+class Undelivered(Frozen):
+    """A delivery as operators see it; `due_at` is null once it was given up."""
+
+    delivery_id: str
+    host: str
+    thread_id: str
+    run_id: str
+    status: RunStatus
+    ended_at: datetime
+    attempt: int
+    due_at: datetime | None
+    failure: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,12 @@ from agentflow_server.interfaces.guards import (
     BaseAuth,
     RateLimiter,
 )
+from agentflow_server.interfaces.operations import OperatorStore
 from agentflow_server.interfaces.stores import (
     CredentialStore,
     Store,
 )
+from agentflow_server.interfaces.webhooks import WebhookStore
 from agentflow_server.models import Quota
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "EventBus",
     "HasState",
     "MessageCompleted",
+    "OperatorStore",
     "Quota",
     "RateLimiter",
     "RunContext",
@@ -54,4 +57,5 @@ __all__ = [
     "TextDelta",
     "ToolCompleted",
     "ToolStarted",
+    "WebhookStore",
 ]

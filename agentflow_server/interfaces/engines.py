@@ -1,7 +1,7 @@
 """Where runs are executed, and how their readers learn what happened."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Self
 
@@ -21,11 +21,25 @@ class Subscription(ABC):
 
 
 class EventBus(ABC):
-    """Tells readers of a run what was stored. The store is the truth, the bus is only speed."""
+    """Tells readers of a run what was stored. The store is the truth, the bus is only speed.
+
+    It also carries short signals between the processes of one database, if there are several.
+    """
+
+    async def __aenter__(self) -> Self:
+        """Raises StoreUnavailable."""
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close."""
+        self.close()
 
     @abstractmethod
     def publish(self, events: Sequence[Event]) -> None:
         """Hand on events of one run that are already stored. Never blocks, never raises."""
+
+    def wake_all(self) -> None:
+        """Let every reader look into the store."""
 
     @abstractmethod
     def close(self) -> None:
@@ -34,6 +48,15 @@ class EventBus(ABC):
     @abstractmethod
     def subscribe(self, run_id: str) -> AbstractAsyncContextManager[Subscription]:
         """Everything published after entering is seen, or its loss is visible as a gap."""
+
+    def tell(self, topic: str, body: str = "") -> None:
+        """Let every other process know: soon, unless it gets lost. Never blocks, never raises.
+
+        `body` is less than 1000 characters.
+        """
+
+    def listen(self, topic: str, hear: Callable[[str], None]) -> None:
+        """From now on call `hear(body)` when another process has told something."""
 
 
 class Engine(ABC):
@@ -46,6 +69,18 @@ class Engine(ABC):
     @abstractmethod
     async def __aexit__(self, *exc_info: object) -> None:
         """Let running runs finish for the grace period, then stop them; none stays `running`."""
+
+    @abstractmethod
+    async def drain(self) -> int:
+        """The same, while the engine stays open; what waits in line stays there.
+
+        The grace period begins with the first call. Returns how many agents go on although they
+        were cancelled.
+        """
+
+    def problems(self) -> Sequence[str]:
+        """What keeps runs from being executed right now."""
+        return ()
 
     @abstractmethod
     async def dispatch(self, active: ActiveRun) -> None:

@@ -187,16 +187,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def claim_run(self, thread_id: str) -> ActiveRun | None:
-        """Claim the thread's oldest pending run, unless one is running or none is pending.
+    async def claim_next(self) -> ActiveRun | None:
+        """Claim the next run of whichever thread waits longest and may go on: none of its runs is
+        running, and its owner has not as many of them as the store allows.
 
         From then on an interrupted run before it cannot be resumed.
         """
-
-    @abstractmethod
-    async def claim_next(self) -> ActiveRun | None:
-        """Claim the next run of whichever thread waits longest and may go on: none of its runs is
-        running, and its owner has not as many of them as the store allows."""
 
     @abstractmethod
     async def take_over(self, active: ActiveRun) -> ActiveRun:
@@ -260,10 +256,6 @@ class Store(ABC):
         """Runs that are `running`: at start-up, those a dead process left behind."""
 
     @abstractmethod
-    async def waiting_threads(self) -> Sequence[str]:
-        """Threads with a pending run and none running."""
-
-    @abstractmethod
     async def read_queue(self) -> QueueState:
         """How many runs there are to do, of all owners."""
 
@@ -279,7 +271,19 @@ class Store(ABC):
 
     @abstractmethod
     async def list_events(self, run_id: str, *, after: int, limit: int) -> Sequence[Event]:
-        """Events with `seq > after`, in order. The caller has checked that the run is his."""
+        """Events with `seq > after`, in order; of a run whose events were pruned there are none.
+
+        The caller has checked that the run is his.
+        """
+
+    @abstractmethod
+    async def prune(self, *, events_before: datetime | None, limit: int) -> int:
+        """Delete the events of at most `limit` runs that ended before that moment, and whatever
+        has expired besides, in a transaction that keeps nobody waiting.
+
+        Returns of how many runs; 0 when none is left. The runs and their messages stay, and one
+        that can be resumed keeps its events.
+        """
 
     # Messages
 

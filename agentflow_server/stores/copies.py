@@ -5,9 +5,6 @@ from collections.abc import Mapping, Sequence
 from agentflow_server.errors import NotFound, StoreUnavailable
 from agentflow_server.models import CopyPoint, JsonObject, RunStatus, ThreadCopy, ThreadStatus
 
-COPIED_AT_ONCE = 100
-"""Turns. In slices, so that a long thread keeps nobody waiting."""
-
 _THREAD_STATUS: Mapping[RunStatus, ThreadStatus] = {"error": "error", "timeout": "error"}
 
 

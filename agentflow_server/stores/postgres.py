@@ -2,35 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from functools import partial
-from typing import Self
+from typing import Any, Concatenate, ParamSpec, Self
 from weakref import WeakValueDictionary
 
 from agentflow_server.errors import StoreUnavailable
-from agentflow_server.interfaces import CredentialStore, Store
+from agentflow_server.interfaces import CredentialStore, OperatorStore, WebhookStore
 from agentflow_server.models import (
     ActiveRun,
-    Answer,
-    ApiKey,
-    CopyPoint,
     Event,
     Idempotency,
-    JsonObject,
     Message,
     NewRun,
-    Page,
-    PendingInterrupt,
-    QueueState,
-    Revocation,
-    Run,
     RunOutcome,
     StartedRun,
-    Stop,
-    Thread,
-    ThreadCopy,
-    ThreadStatus,
 )
 from agentflow_server.stores import postgres_copies as copies_sql
 from agentflow_server.stores import postgres_credentials as credentials_sql
@@ -38,30 +25,54 @@ from agentflow_server.stores import postgres_delays as delays_sql
 from agentflow_server.stores import postgres_finishing as finishing_sql
 from agentflow_server.stores import postgres_lines as lines_sql
 from agentflow_server.stores import postgres_messages as messages_sql
+from agentflow_server.stores import postgres_operators as operators_sql
+from agentflow_server.stores import postgres_pruning as pruning_sql
 from agentflow_server.stores import postgres_resuming as resuming_sql
 from agentflow_server.stores import postgres_run_lists as run_lists_sql
 from agentflow_server.stores import postgres_starting as starting_sql
 from agentflow_server.stores import postgres_stopping as stopping_sql
 from agentflow_server.stores import postgres_threads as threads_sql
-from agentflow_server.stores.copies import COPIED_AT_ONCE, merge_metadata, select_runs
+from agentflow_server.stores import postgres_webhooks as webhooks_sql
 from agentflow_server.stores.postgres_connections import (
+    Connection,
     Operation,
     PostgresConnections,
     T,
 )
-from agentflow_server.stores.postgres_opening import open_connections
-from agentflow_server.stores.rows import to_datetime, to_microseconds, to_text
+from agentflow_server.stores.postgres_opening import migrating, open_connections
+from agentflow_server.stores.rows import to_datetime, to_microseconds
 from agentflow_server.stores.rules import Kind, Observe
+from agentflow_server.stores.slices import SlicingStore
 
 CONNECTIONS = 10
 """How many a store opens at most. Each does one short thing at a time: more only wait in the
 server instead of here."""
 
-_PURGED_AT_ONCE = 100
+P = ParamSpec("P")
+Method = Callable[Concatenate["PostgresStore", P], Coroutine[Any, Any, T]]
+
 _TOUCH = "UPDATE schema_migrations SET applied_at = applied_at WHERE version = 1"
 
 
-class PostgresStore(Store, CredentialStore):
+def reading(operation: Callable[Concatenate[Connection, P], Awaitable[T]]) -> Method[P, T]:
+    """The method that awaits `operation`, which only looks."""
+
+    async def method(self: "PostgresStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.read(lambda connection: operation(connection, *args, **kwargs))
+
+    return method
+
+
+def writing(operation: Callable[Concatenate[Connection, P], Awaitable[T]]) -> Method[P, T]:
+    """The method that awaits `operation`."""
+
+    async def method(self: "PostgresStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.write(lambda connection: operation(connection, *args, **kwargs))
+
+    return method
+
+
+class PostgresStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
     """A store for any number of servers at a time.
 
     `url` is what libpq understands: its parameters, its files and its environment count, too.
@@ -75,8 +86,12 @@ class PostgresStore(Store, CredentialStore):
         connections: int = CONNECTIONS,
         runs_per_owner: int | None = None,
         observe: Observe | None = None,
+        upgrades: bool = True,
     ) -> None:
+        """With `upgrades=False` it is for operators' commands, which never change what the servers
+        of an older version have made."""
         self._url = url
+        self._upgrades = upgrades
         self._size = connections
         self._per_owner = runs_per_owner
         self._observe = observe
@@ -84,7 +99,7 @@ class PostgresStore(Store, CredentialStore):
         self._open: PostgresConnections | None = None
 
     async def __aenter__(self) -> Self:
-        self._open = await open_connections(self._url, size=self._size)
+        self._open = await open_connections(self._url, size=self._size, upgrades=self._upgrades)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -102,6 +117,11 @@ class PostgresStore(Store, CredentialStore):
     async def read(self, operation: Operation[T]) -> T:
         """The same, for what only looks."""
         return await self._run("read", operation)
+
+    def migrating(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection for changes of our schema by others than the store, while no other server
+        changes it. Raises ConfigError."""
+        return migrating(self._url)
 
     async def _run(self, kind: Kind, operation: Operation[T]) -> T:
         begun = time.perf_counter()
@@ -122,113 +142,18 @@ class PostgresStore(Store, CredentialStore):
 
     # Threads
 
-    async def create_thread(
-        self,
-        owner: str,
-        thread_id: str,
-        *,
-        metadata: JsonObject,
-        reuse: bool = False,
-        idempotency: Idempotency | None = None,
-    ) -> Thread:
-        text = to_text(metadata)
-        return await self.write(
-            lambda connection: threads_sql.create_thread(
-                connection, owner, thread_id, text, reuse=reuse, idempotency=idempotency
-            )
-        )
-
-    async def get_thread(self, owner: str, thread_id: str) -> Thread:
-        return await self.read(
-            lambda connection: threads_sql.get_thread(connection, owner, thread_id)
-        )
-
-    async def list_threads(
-        self,
-        owner: str,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        status: ThreadStatus | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Page[Thread]:
-        return await self.read(
-            lambda connection: threads_sql.list_threads(
-                connection, owner, limit=limit, cursor=cursor, status=status, metadata=metadata
-            )
-        )
-
-    async def update_thread(
-        self,
-        owner: str,
-        thread_id: str,
-        *,
-        name: str | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Thread:
-        return await self.write(
-            lambda connection: threads_sql.update_thread(
-                connection, owner, thread_id, name=name, metadata=metadata
-            )
-        )
-
-    async def name_thread(self, thread_id: str, name: str) -> None:
-        await self.write(lambda connection: threads_sql.name_thread(connection, thread_id, name))
-
-    async def hide_thread(self, owner: str, thread_id: str) -> str | None:
-        return await self.write(
-            lambda connection: threads_sql.hide_thread(connection, owner, thread_id)
-        )
-
-    async def purge_thread(self, thread_id: str) -> None:
-        while await self.write(
-            lambda connection: threads_sql.purge_slice(connection, thread_id, _PURGED_AT_ONCE)
-        ):
-            pass
-
-    async def list_hidden_threads(self) -> Sequence[tuple[str, str | None]]:
-        return await self.write(threads_sql.list_hidden)
-
-    async def begin_copy(
-        self,
-        owner: str,
-        thread_id: str,
-        new_thread_id: str,
-        *,
-        metadata: JsonObject,
-        idempotency: Idempotency | None = None,
-    ) -> ThreadCopy:
-        wanted = ThreadCopy(thread_id, new_thread_id)
-        copy, found = await self.read(lambda connection: copies_sql.look(connection, owner, wanted))
-        text = to_text(merge_metadata(found, metadata))
-        return await self.write(
-            lambda connection: copies_sql.begin_copy(connection, owner, copy, text, idempotency)
-        )
-
-    async def finish_copy(
-        self,
-        owner: str,
-        copy: ThreadCopy,
-        *,
-        point: CopyPoint | None = None,
-        unchanged: bool = False,
-        idempotency: Idempotency | None = None,
-    ) -> Thread:
-        runs = select_runs(copy, point)
-        for n in range(0, len(runs), COPIED_AT_ONCE):
-            await self.write(
-                partial(
-                    copies_sql.copy_turns,
-                    copy=copy,
-                    runs=runs[n : n + COPIED_AT_ONCE],
-                    resumable=point is None,
-                )
-            )
-        return await self.write(
-            lambda connection: copies_sql.reveal(
-                connection, owner, copy, point, unchanged=unchanged, idempotency=idempotency
-            )
-        )
+    create_thread = writing(threads_sql.create_thread)
+    get_thread = reading(threads_sql.get_thread)
+    list_threads = reading(threads_sql.list_threads)
+    update_thread = writing(threads_sql.update_thread)
+    name_thread = writing(threads_sql.name_thread)
+    hide_thread = writing(threads_sql.hide_thread)
+    list_hidden_threads = writing(threads_sql.list_hidden)
+    _purge_slice = writing(threads_sql.purge_slice)
+    _look_at_source = reading(copies_sql.look)
+    _hide_copy = writing(copies_sql.begin_copy)
+    _copy_turns = writing(copies_sql.copy_turns)
+    _reveal_copy = writing(copies_sql.reveal)
 
     # Runs
 
@@ -248,52 +173,10 @@ class PostgresStore(Store, CredentialStore):
                 )
             )
 
-    async def claim_run(self, thread_id: str) -> ActiveRun | None:
-        return await self.write(
-            lambda connection: lines_sql.claim_run(connection, thread_id, self._per_owner)
-        )
-
     async def claim_next(self) -> ActiveRun | None:
         return await self.write(
             lambda connection: lines_sql.claim_next(connection, self._per_owner)
         )
-
-    async def take_over(self, active: ActiveRun) -> ActiveRun:
-        return await self.write(lambda connection: resuming_sql.take_over(connection, active))
-
-    async def release_delayed(self, until: datetime) -> tuple[Sequence[str], datetime | None]:
-        moment = to_microseconds(until)
-        threads: dict[str, None] = {}
-        for run_id, thread_id in await self.read(partial(delays_sql.list_due, until=moment)):
-            take_turn = partial(delays_sql.take_turn, run_id=run_id, thread_id=thread_id)
-            if await self.write(partial(take_turn, until=moment)):
-                threads[thread_id] = None
-        next_due = await self.read(delays_sql.find_next_due)
-        return list(threads), None if next_due is None else to_datetime(next_due)
-
-    async def stop_run(self, owner: str, thread_id: str, run_id: str, how: Stop) -> Run:
-        return await self.write(
-            lambda connection: stopping_sql.stop_run(connection, owner, thread_id, run_id, how)
-        )
-
-    async def resume_run(
-        self, owner: str, thread_id: str, run_id: str, answer: Answer
-    ) -> ActiveRun:
-        return await self.write(
-            lambda connection: resuming_sql.resume_run(connection, owner, thread_id, run_id, answer)
-        )
-
-    async def list_interrupts(
-        self, owner: str, *, limit: int, cursor: str | None = None
-    ) -> Page[PendingInterrupt]:
-        return await self.read(
-            lambda connection: resuming_sql.list_interrupts(
-                connection, owner, limit=limit, cursor=cursor
-            )
-        )
-
-    async def append_events(self, active: ActiveRun, events: Sequence[Event]) -> None:
-        await self.write(lambda connection: finishing_sql.append_events(connection, active, events))
 
     async def finish_run(
         self,
@@ -316,76 +199,60 @@ class PostgresStore(Store, CredentialStore):
             )
         )
 
-    async def interrupted_runs(self) -> Sequence[ActiveRun]:
-        return await self.read(run_lists_sql.list_running)
+    async def release_delayed(self, until: datetime) -> tuple[Sequence[str], datetime | None]:
+        moment = to_microseconds(until)
+        threads: dict[str, None] = {}
+        for run_id, thread_id in await self._list_due(until=moment):
+            if await self._take_turn(run_id, thread_id, until=moment):
+                threads[thread_id] = None
+        next_due = await self._find_next_due()
+        return list(threads), None if next_due is None else to_datetime(next_due)
 
-    async def waiting_threads(self) -> Sequence[str]:
-        return await self.read(run_lists_sql.list_waiting)
+    _list_due = reading(delays_sql.list_due)
+    _take_turn = writing(delays_sql.take_turn)
+    _find_next_due = reading(delays_sql.find_next_due)
+    take_over = writing(resuming_sql.take_over)
+    resume_run = writing(resuming_sql.resume_run)
+    list_interrupts = reading(resuming_sql.list_interrupts)
+    stop_run = writing(stopping_sql.stop_run)
+    append_events = writing(finishing_sql.append_events)
+    interrupted_runs = reading(run_lists_sql.list_running)
+    read_queue = reading(run_lists_sql.read_queue)
+    get_run = reading(run_lists_sql.get_run)
+    list_runs = reading(run_lists_sql.list_runs)
 
-    async def read_queue(self) -> QueueState:
-        return await self.read(run_lists_sql.read_queue)
+    # Messages and events
 
-    async def get_run(self, owner: str, thread_id: str, run_id: str) -> Run:
-        return await self.read(
-            lambda connection: run_lists_sql.get_run(connection, owner, thread_id, run_id)
-        )
+    list_messages = reading(messages_sql.list_messages)
+    run_messages = reading(messages_sql.run_messages)
+    history = reading(messages_sql.history)
+    list_events = reading(messages_sql.list_events)
+    prune = writing(pruning_sql.prune)
 
-    async def list_runs(
-        self, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
-    ) -> Page[Run]:
-        return await self.read(
-            lambda connection: run_lists_sql.list_runs(
-                connection, owner, thread_id, limit=limit, cursor=cursor
-            )
-        )
+    # Operators
 
-    async def list_events(self, run_id: str, *, after: int, limit: int) -> Sequence[Event]:
-        return await self.read(
-            lambda connection: messages_sql.list_events(connection, run_id, after, limit)
-        )
-
-    # Messages
-
-    async def list_messages(
-        self, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
-    ) -> Page[Message]:
-        return await self.read(
-            lambda connection: messages_sql.list_messages(
-                connection, owner, thread_id, limit=limit, cursor=cursor
-            )
-        )
-
-    async def run_messages(self, run_id: str) -> Sequence[Message]:
-        return await self.read(lambda connection: messages_sql.run_messages(connection, run_id))
-
-    async def history(self, active: ActiveRun, *, limit: int | None) -> Sequence[Message]:
-        return await self.read(lambda connection: messages_sql.history(connection, active, limit))
+    find_run = reading(operators_sql.find_run)
+    list_all_runs = reading(operators_sql.list_all_runs)
+    read_retry = reading(operators_sql.read_retry)
+    count_rows = reading(operators_sql.count_rows)
+    schema_version = reading(operators_sql.find_version)
 
     # Credentials
 
-    async def add_api_key(self, key: ApiKey, secret_hash: bytes) -> None:
-        await self.write(
-            lambda connection: credentials_sql.add_api_key(connection, key, secret_hash)
-        )
+    add_api_key = writing(credentials_sql.add_api_key)
+    find_api_key = reading(credentials_sql.find_api_key)
+    list_api_keys = reading(credentials_sql.list_api_keys)
+    revoke_api_key = writing(credentials_sql.revoke_api_key)
+    touch_api_keys = writing(credentials_sql.touch_api_keys)
+    add_revocation = writing(credentials_sql.add_revocation)
+    list_revocations = reading(credentials_sql.list_revocations)
 
-    async def find_api_key(self, key_id: str) -> tuple[ApiKey, bytes] | None:
-        return await self.read(lambda connection: credentials_sql.find_api_key(connection, key_id))
+    # Webhooks
 
-    async def list_api_keys(self, user_id: str | None = None) -> Sequence[ApiKey]:
-        return await self.read(
-            lambda connection: credentials_sql.list_api_keys(connection, user_id)
-        )
-
-    async def revoke_api_key(self, key_id: str, at: float) -> bool:
-        return await self.write(
-            lambda connection: credentials_sql.revoke_api_key(connection, key_id, at)
-        )
-
-    async def touch_api_keys(self, used: Mapping[str, float]) -> None:
-        await self.write(lambda connection: credentials_sql.touch_api_keys(connection, used))
-
-    async def add_revocation(self, revocation: Revocation) -> None:
-        await self.write(lambda connection: credentials_sql.add_revocation(connection, revocation))
-
-    async def list_revocations(self, now: float) -> Sequence[Revocation]:
-        return await self.read(lambda connection: credentials_sql.list_revocations(connection, now))
+    claim_delivery = writing(webhooks_sql.claim_delivery)
+    next_delivery = reading(webhooks_sql.next_delivery)
+    end_delivery = writing(webhooks_sql.end_delivery)
+    postpone_delivery = writing(webhooks_sql.postpone_delivery)
+    list_deliveries = reading(webhooks_sql.list_deliveries)
+    retry_delivery = writing(webhooks_sql.retry_delivery)
+    prune_deliveries = writing(webhooks_sql.prune_deliveries)

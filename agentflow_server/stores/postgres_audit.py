@@ -1,6 +1,7 @@
 """The table of the audit log: SQL for PostgreSQL."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from agentflow_server.stores.postgres import PostgresStore
 from agentflow_server.stores.postgres_connections import Connection, transaction
@@ -19,9 +20,16 @@ _BEFORE = """
     WHERE %(before)s::bigint IS NULL OR position < %(before)s
     ORDER BY position DESC LIMIT %(limit)s"""
 
+_HEAD = "SELECT line FROM audit_head"
+_SET_HEAD = """
+    INSERT INTO audit_head (line) VALUES (%s)
+    ON CONFLICT (position) DO UPDATE SET line = excluded.line"""
+
 _LOOKED_AT = 16
 
-Make = Callable[[Iterable[str]], Sequence[str]]
+
+class Make(Protocol):
+    def __call__(self, newest_first: Iterable[str], head: str | None, /) -> Sequence[str]: ...
 
 
 class PostgresAuditTable:
@@ -31,17 +39,25 @@ class PostgresAuditTable:
         self._store = store
 
     async def extend(self, make: Make) -> None:
-        """Append what `make` returns when it is given the present lines, the newest first.
+        """Append what `make` returns when it is given the present lines, the newest first, and the
+        last one that was appended.
 
-        It is asked again, with more of them, when it looked at all it was given.
+        It is asked again, with more of the lines, when it looked at all it was given.
         """
 
         async def append(connection: Connection) -> None:
             async with transaction(connection):
                 await connection.execute(_LOCK)
-                await connection.execute(_APPEND, (await _ask(connection, make),))
+                lines = await _ask(connection, make)
+                await connection.execute(_APPEND, (lines,))
+                if lines:
+                    await connection.execute(_SET_HEAD, (lines[-1],))
 
         await self._store.write(append)
+
+    async def read_head(self) -> str | None:
+        """The last line that was appended, also when it is not there any more."""
+        return await self._store.read(_find_head)
 
     async def read_after(self, position: int, limit: int) -> Sequence[tuple[int, str]]:
         """(position, line), the oldest first."""
@@ -61,12 +77,18 @@ class PostgresAuditTable:
         return await self._store.read(read)
 
 
+async def _find_head(connection: Connection) -> str | None:
+    row = await (await connection.execute(_HEAD)).fetchone()
+    return None if row is None else str(row[0])
+
+
 async def _ask(connection: Connection, make: Make) -> list[str]:
+    head = await _find_head(connection)
     limit = _LOOKED_AT
     while True:
         rows = await (await connection.execute(_NEWEST, (limit,))).fetchall()
         lines = _Lines([line for (line,) in rows])
-        made = make(lines)
+        made = make(lines, head)
         if len(rows) < limit or not lines.exhausted:
             return list(made)
         limit *= 16

@@ -18,7 +18,7 @@ from agentflow_server.stores.copies import copy_lost, status_of
 from agentflow_server.stores.postgres_connections import Connection, transaction
 from agentflow_server.stores.postgres_idempotency import find_made, remember
 from agentflow_server.stores.postgres_threads import IS_BUSY, Cursor, get_thread
-from agentflow_server.stores.rows import now
+from agentflow_server.stores.rows import now, to_text
 from agentflow_server.stores.rules import Made, no_thread
 
 _SOURCE = "SELECT agent, metadata FROM threads WHERE thread_id = %s AND owner = %s AND NOT hidden"
@@ -47,7 +47,7 @@ _COPY = """
             created_at, started_at, ended_at, error_code, error_detail, interrupts, answers,
             attempt)
         SELECT new, %(thread_id)s, owner, agent, turn, status,
-            CASE WHEN waits THEN claims ELSE '{}' END, CASE WHEN waits THEN config ELSE '{}' END,
+            CASE WHEN waits THEN claims ELSE 'null' END, CASE WHEN waits THEN config ELSE 'null' END,
             created_at, started_at, ended_at, error_code, error_detail, interrupts, answers,
             attempt
         FROM ids JOIN runs ON run_id = old WHERE ended_at IS NOT NULL
@@ -109,14 +109,14 @@ async def begin_copy(
     connection: Connection,
     owner: str,
     copy: ThreadCopy,
-    metadata: str,
+    metadata: JsonObject,
     idempotency: Idempotency | None,
 ) -> ThreadCopy:
     moment = now()
     async with transaction(connection):
         if idempotency and (made := await find_made(connection, owner, idempotency, moment)):
             return ThreadCopy(copy.source_id, made.thread_id, replayed=True)
-        row = (copy.thread_id, owner, copy.agent, metadata, moment, moment)
+        row = (copy.thread_id, owner, copy.agent, to_text(metadata), moment, moment)
         inserted = await connection.execute(_INSERT, row)
     if not inserted.rowcount:
         raise IdTaken("The thread_id is taken")

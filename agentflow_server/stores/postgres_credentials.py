@@ -73,7 +73,7 @@ async def find_api_key(connection: Connection, key_id: str) -> tuple[ApiKey, byt
     return None if row is None else (read_api_key(row[:-1]), row[-1])
 
 
-async def list_api_keys(connection: Connection, user_id: str | None) -> Sequence[ApiKey]:
+async def list_api_keys(connection: Connection, user_id: str | None = None) -> Sequence[ApiKey]:
     if user_id is None:
         found = await connection.execute(ALL_KEYS)
     else:
@@ -96,10 +96,14 @@ async def add_revocation(connection: Connection, revocation: Revocation) -> None
     times = (revocation.at, revocation.expires_at)
     row = (*(part or "" for part in subject), *map(from_seconds, times))
     async with connection.pipeline():
-        await connection.execute(_PRUNE, (now(),))
+        await prune_revocations(connection)
         await connection.execute(_REVOKE, row)
 
 
-async def list_revocations(connection: Connection, moment: float) -> Sequence[Revocation]:
-    found = await connection.execute(REVOCATIONS, (from_seconds(moment),))
+async def prune_revocations(connection: Connection) -> None:
+    await connection.execute(_PRUNE, (now(),))
+
+
+async def list_revocations(connection: Connection, now: float) -> Sequence[Revocation]:
+    found = await connection.execute(REVOCATIONS, (from_seconds(now),))
     return [read_revocation(row) for row in await found.fetchall()]

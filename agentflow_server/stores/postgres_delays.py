@@ -41,7 +41,7 @@ _TAKE_TURN = """
 _EVER = 2**63 - 1
 
 
-async def list_due(connection: Connection, until: int) -> Sequence[tuple[str, str]]:
+async def list_due(connection: Connection, *, until: int) -> Sequence[tuple[str, str]]:
     """(run_id, thread_id) of runs whose time has come, in the order in which they go."""
     return await (await connection.execute(DUE, (until,))).fetchall()
 

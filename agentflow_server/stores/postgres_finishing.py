@@ -17,6 +17,7 @@ from agentflow_server.stores.postgres_lines import (
     WITH_QUESTION,
     run_locked,
 )
+from agentflow_server.stores.postgres_webhooks import LEAVE, TOLD_OF
 from agentflow_server.stores.rows import ACTIVE_COLUMNS, now, read_active, to_microseconds, to_text
 from agentflow_server.stores.rules import THREAD_STATUS, lease_lost, make_lease
 
@@ -32,12 +33,16 @@ _APPEND = f"""
     ), told AS ({_INSERT_EVENTS.format(holder="held")})
     SELECT 1 FROM held"""
 
+_LAST = """
+    cardinality(%(message_ids)s::text[]) + (
+        SELECT coalesce(max(position), 0) FROM messages
+        WHERE thread_id = %(thread_id)s AND turn = %(turn)s)"""
 _FINISH = f"""
     WITH ended AS (
         UPDATE runs SET status = %(status)s, ended_at = %(now)s, error_code = %(error_code)s,
             error_detail = %(error_detail)s, interrupts = %(interrupts)s, lease = NULL,
             stopping = NULL
-        WHERE run_id = %(run_id)s AND lease = %(lease)s RETURNING run_id
+        WHERE run_id = %(run_id)s AND lease = %(lease)s RETURNING {TOLD_OF}
     ), answered AS (
         INSERT INTO messages
             (thread_id, turn, position, run_id, message_id, role, content, metadata, created_at)
@@ -55,6 +60,7 @@ _FINISH = f"""
         DELETE FROM messages WHERE thread_id = %(thread_id)s AND turn = %(turn)s AND %(forget)s
             AND EXISTS (SELECT 1 FROM ended)
     ), told AS ({_INSERT_EVENTS.format(holder="ended")}
+    ), left_over AS ({LEAVE.format(last=_LAST)}
     ), next AS (
         {WAITS} AND %(claim_next)s AND EXISTS (SELECT 1 FROM ended) AND {HAS_ROOM}
         ORDER BY turn LIMIT 1

@@ -25,7 +25,7 @@ EVENTS = """
 
 
 async def list_messages(
-    connection: Connection, owner: str, thread_id: str, *, limit: int, cursor: str | None
+    connection: Connection, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
 ) -> Page[Message]:
     listing = f"messages:{thread_id}"
     after = (0, -1) if cursor is None else decode_cursor(listing, cursor, int, int)
@@ -40,7 +40,7 @@ async def list_messages(
 
 
 async def history(
-    connection: Connection, active: ActiveRun, limit: int | None
+    connection: Connection, active: ActiveRun, *, limit: int | None
 ) -> Sequence[Message]:
     before = None if limit is None else max(limit - 1, 0)
     found = await connection.execute(EARLIER, (active.run.thread_id, active.turn, before))
@@ -53,7 +53,7 @@ async def run_messages(connection: Connection, run_id: str) -> Sequence[Message]
 
 
 async def list_events(
-    connection: Connection, run_id: str, after: int, limit: int
+    connection: Connection, run_id: str, *, after: int, limit: int
 ) -> Sequence[Event]:
     found = await connection.execute(EVENTS, (run_id, after, limit))
     return [read_event(row) for row in await found.fetchall()]

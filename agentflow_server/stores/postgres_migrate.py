@@ -28,15 +28,21 @@ _FIND_TABLES = """
 
 
 async def migrate_postgres(
-    connection: AsyncConnection[Any], migrations: Sequence[Migration]
+    connection: AsyncConnection[Any], migrations: Sequence[Migration], *, upgrades: bool = True
 ) -> None:
     """Apply what is missing, each migration in one transaction with its version.
 
     The connection commits by itself, and is nobody else's. Raises ConfigError when the schema is
-    another program's or newer than the migrations.
+    another program's or newer than the migrations, and, unless this `upgrades`, when it is older.
     """
-    if not await _find_missing(connection, migrations):
+    missing = await _find_missing(connection, migrations)
+    if not missing:
         return
+    if not upgrades and len(missing) < len(migrations):
+        raise ConfigError(
+            f"its schema is {missing[0].version - 1}, this version of agentflow-server needs "
+            f'{migrations[-1].version}; "agentflow db upgrade" brings it there'
+        )
     async with migration_lock(connection):
         for migration in await _find_missing(connection, migrations):
             await _apply(connection, migration)

@@ -1,5 +1,8 @@
 """Opening a PostgreSQL database: whether it is fit, and up to date; then a pool of connections."""
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
 import psycopg
 from psycopg import AsyncConnection, conninfo
 from psycopg_pool import AsyncConnectionPool
@@ -12,7 +15,7 @@ from agentflow_server.stores.postgres_connections import (
     one_line,
 )
 from agentflow_server.stores.postgres_idempotency import prune
-from agentflow_server.stores.postgres_migrate import SCHEMA, migrate_postgres
+from agentflow_server.stores.postgres_migrate import SCHEMA, migrate_postgres, migration_lock
 from agentflow_server.stores.rows import now
 
 MINIMUM_VERSION = 14
@@ -40,23 +43,19 @@ _MAX_WAITING = 4096
 _RECONNECT = 3.0
 
 
-async def open_connections(url: str, *, size: int) -> PostgresConnections:
-    """Migrate the database, then open the pool.
+async def open_connections(url: str, *, size: int, upgrades: bool) -> PostgresConnections:
+    """Migrate the database, then open the pool. What exists already is left as it is unless this
+    `upgrades`: servers may use it.
 
     Raises ConfigError, in one line: no such server, not allowed, too old, or not ours.
     """
     target = _add_defaults(url)
-    place = _name(target)
-    try:
+    with _naming_the_place(target):
         async with await AsyncConnection.connect(target, autocommit=True) as connection:
             await _require_suitable(connection)
-            await migrate_postgres(connection, load_migrations("postgres"))
+            await migrate_postgres(connection, load_migrations("postgres"), upgrades=upgrades)
             await connection.execute(f"SET search_path = {SCHEMA}")
             await prune(connection, now(), limit=None)
-    except psycopg.Error as exc:
-        raise ConfigError(f"{place}: the database cannot be used: {one_line(exc)}") from exc
-    except ConfigError as exc:
-        raise ConfigError(f"{place}: {exc}") from exc
     pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
         target,
         kwargs={"autocommit": True},
@@ -71,6 +70,34 @@ async def open_connections(url: str, *, size: int) -> PostgresConnections:
     )
     await pool.open()
     return PostgresConnections(pool)
+
+
+@asynccontextmanager
+async def migrating(url: str) -> AsyncIterator[Connection]:
+    """A connection of its own in our schema, which no other server changes meanwhile.
+
+    Raises ConfigError, in one line.
+    """
+    target = _add_defaults(url)
+    with _naming_the_place(target):
+        async with (
+            await AsyncConnection.connect(target, autocommit=True) as connection,
+            migration_lock(connection),
+        ):
+            await connection.execute(f"SET search_path = {SCHEMA}")
+            yield connection
+
+
+@contextmanager
+def _naming_the_place(target: str) -> Iterator[None]:
+    """Raises ConfigError for whatever is wrong with the database."""
+    place = _name(target)
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise ConfigError(f"{place}: the database cannot be used: {one_line(exc)}") from exc
+    except ConfigError as exc:
+        raise ConfigError(f"{place}: {exc}") from exc
 
 
 async def _configure(connection: Connection) -> None:

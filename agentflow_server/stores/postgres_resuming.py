@@ -19,7 +19,8 @@ _FIND = """
     FROM runs JOIN threads USING (thread_id)
     WHERE run_id = %s AND thread_id = %s AND threads.owner = %s AND NOT hidden"""
 _RESUME = """
-    UPDATE runs SET status = 'running', lease = %s, answers = %s, interrupts = NULL, ended_at = NULL
+    UPDATE runs SET status = 'running', lease = %s, answers = %s, webhook = coalesce(%s, webhook),
+        interrupts = NULL, ended_at = NULL
     WHERE run_id = %s"""
 _OCCUPY = """
     UPDATE threads SET status = 'busy', interrupted_run = NULL, updated_at = %s
@@ -49,7 +50,8 @@ async def resume_run(
             raise NotInterrupted("The run does not wait for an answer")
         earlier = [] if answers is None else from_json(answers)
         given = [*earlier, match_answer(read_interrupts(interrupts), answer)]
-        await connection.execute(_RESUME, (make_lease(), to_text(given), run_id))
+        values = (make_lease(), to_text(given), answer.webhook, run_id)
+        await connection.execute(_RESUME, values)
         await connection.execute(_OCCUPY, (now(), thread_id))
         resumed = await find_active(connection, run_id)
         assert resumed is not None  # noqa: S101 – locked, and its question was never forgotten
@@ -57,7 +59,7 @@ async def resume_run(
 
 
 async def list_interrupts(
-    connection: Connection, owner: str, *, limit: int, cursor: str | None
+    connection: Connection, owner: str, *, limit: int, cursor: str | None = None
 ) -> Page[PendingInterrupt]:
     listing = f"interrupts:{owner}"
     before: Sequence[Any] = (2**63 - 1, "")

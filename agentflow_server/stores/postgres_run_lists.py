@@ -17,11 +17,6 @@ _ACTIVE = f"""
         AND messages.position = 0"""
 _GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = %s"
 ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
-WAITING = """
-    SELECT thread_id FROM runs WHERE status = 'pending' AND start_after IS NULL AND NOT EXISTS (
-        SELECT 1 FROM runs AS other
-        WHERE other.thread_id = runs.thread_id AND other.status = 'running')
-    GROUP BY thread_id ORDER BY min(created_at)"""
 # Those that are delayed are counted apart, because they have an index of their own.
 QUEUE = """
     SELECT (SELECT count(*) FROM runs WHERE status = 'running'),
@@ -54,11 +49,6 @@ async def list_running(connection: Connection) -> Sequence[ActiveRun]:
     return [read_active(row) for row in await found.fetchall()]
 
 
-async def list_waiting(connection: Connection) -> Sequence[str]:
-    found = await connection.execute(WAITING)
-    return [thread_id for (thread_id,) in await found.fetchall()]
-
-
 async def read_queue(connection: Connection) -> QueueState:
     row = await (await connection.execute(QUEUE)).fetchone()
     assert row is not None  # noqa: S101 – an aggregate
@@ -79,7 +69,7 @@ async def get_run(connection: Connection, owner: str, thread_id: str, run_id: st
 
 
 async def list_runs(
-    connection: Connection, owner: str, thread_id: str, *, limit: int, cursor: str | None
+    connection: Connection, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
 ) -> Page[Run]:
     listing = f"runs:{thread_id}"
     before = (2**63 - 1,) if cursor is None else decode_cursor(listing, cursor, int)

@@ -40,13 +40,13 @@ _START = f"""
             AND NOT (busy AND %(reject)s)
     ), run AS (
         INSERT INTO runs (run_id, thread_id, owner, agent, turn, status, lease, claims, config,
-            created_at, started_at, start_after, request_id, traceparent)
+            created_at, started_at, start_after, request_id, traceparent, webhook)
         SELECT %(run_id)s, thread_id, %(owner)s, chosen, turn,
             CASE WHEN waits THEN 'pending' ELSE 'running' END,
             CASE WHEN waits THEN NULL ELSE %(lease)s END,
             %(claims)s, %(config)s, %(now)s,
             CASE WHEN waits THEN NULL ELSE %(now)s END, %(start_after)s::bigint,
-            %(request_id)s, %(traceparent)s
+            %(request_id)s, %(traceparent)s, %(webhook)s
         FROM accepted
     ), question AS (
         INSERT INTO messages
@@ -105,6 +105,7 @@ def _describe(owner: str, new: NewRun, moment: int) -> Mapping[str, Any]:
         "start_after": None if new.start_after is None else to_microseconds(new.start_after),
         "request_id": new.origin.request_id,
         "traceparent": new.origin.traceparent,
+        "webhook": new.webhook,
         "run_id": new.run_id,
         "lease": make_lease(),
         "claims": to_text(new.claims),

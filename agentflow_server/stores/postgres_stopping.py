@@ -11,11 +11,12 @@ from agentflow_server.stores.postgres_delays import take_turn
 from agentflow_server.stores.postgres_lines import lock_line
 from agentflow_server.stores.postgres_run_lists import get_run
 from agentflow_server.stores.postgres_threads import IS_BUSY
+from agentflow_server.stores.postgres_webhooks import LEAVE, TOLD_OF
 from agentflow_server.stores.rows import now
 
 # A rollback beats a cancel, whichever came first.
-_STOP = """
-    WITH unfinished AS ({unfinished}
+_STOP = f"""
+    WITH unfinished AS ({{unfinished}}
     ), marked AS (
         UPDATE runs SET stopping =
             CASE WHEN runs.stopping = 'rollback' THEN runs.stopping ELSE %(how)s END
@@ -23,12 +24,13 @@ _STOP = """
     ), ended AS (
         UPDATE runs SET status = 'cancelled', ended_at = %(now)s
         FROM unfinished WHERE runs.run_id = unfinished.run_id AND unfinished.status = 'pending'
-        RETURNING runs.run_id, runs.thread_id, runs.turn
+        RETURNING {TOLD_OF}, runs.turn
     ), told AS (
         INSERT INTO run_events (run_id, seq, type, data)
         SELECT run_id, 1, 'run.cancelled', json_build_object(
             'thread_id', thread_id, 'run_id', run_id, 'status', 'cancelled')::text
         FROM ended ON CONFLICT (run_id, seq) DO NOTHING
+    ), left_over AS ({LEAVE.format(last=0)}
     ), forgotten AS (
         DELETE FROM messages USING ended
         WHERE messages.thread_id = ended.thread_id AND messages.turn = ended.turn

@@ -14,6 +14,7 @@ from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.postgres_connections import Connection, transaction
 from agentflow_server.stores.postgres_idempotency import find_made, remember
 from agentflow_server.stores.postgres_lines import lock_line
+from agentflow_server.stores.postgres_webhooks import FORGET
 from agentflow_server.stores.rows import THREAD_COLUMNS, Row, now, read_thread, to_text
 from agentflow_server.stores.rules import MAX_FILTERS, Made, no_thread
 
@@ -48,13 +49,13 @@ async def create_thread(
     connection: Connection,
     owner: str,
     thread_id: str,
-    metadata: str,
     *,
-    reuse: bool,
-    idempotency: Idempotency | None,
+    metadata: JsonObject,
+    reuse: bool = False,
+    idempotency: Idempotency | None = None,
 ) -> Thread:
     moment = now()
-    row = (thread_id, owner, metadata, moment, moment)
+    row = (thread_id, owner, to_text(metadata), moment, moment)
     if idempotency is None:
         async with connection.pipeline():
             created = await _insert_and_get(connection, row)
@@ -102,8 +103,8 @@ async def update_thread(
     owner: str,
     thread_id: str,
     *,
-    name: str | None,
-    metadata: JsonObject | None,
+    name: str | None = None,
+    metadata: JsonObject | None = None,
 ) -> Thread:
     async with transaction(connection):
         await lock_line(connection, thread_id)
@@ -135,6 +136,7 @@ async def hide_thread(connection: Connection, owner: str, thread_id: str) -> str
         await connection.execute(
             "UPDATE threads SET hidden = true WHERE thread_id = %s", (thread_id,)
         )
+        await connection.execute(FORGET, (thread_id,))
         # A key that made this thread may make another one from now on.
         await connection.execute("DELETE FROM idempotency WHERE thread_id = %s", (thread_id,))
         return None if agent is None else str(agent)
@@ -169,9 +171,9 @@ async def list_threads(
     owner: str,
     *,
     limit: int,
-    cursor: str | None,
-    status: ThreadStatus | None,
-    metadata: JsonObject | None,
+    cursor: str | None = None,
+    status: ThreadStatus | None = None,
+    metadata: JsonObject | None = None,
 ) -> Page[Thread]:
     sql, parameters = select_threads(owner, cursor=cursor, status=status, metadata=metadata)
     found = await connection.execute(f"{sql} LIMIT %s", (*parameters, limit + 1))

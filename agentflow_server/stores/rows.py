@@ -31,8 +31,8 @@ THREAD_COLUMNS = """
 RUN_COLUMNS = """
     runs.run_id, runs.thread_id, runs.agent, runs.status, runs.created_at, runs.started_at,
     runs.ended_at, runs.error_code, runs.error_detail, runs.interrupts, runs.attempt,
-    runs.start_after"""
-_RUN_WIDTH = 12
+    runs.start_after, runs.webhook"""
+_RUN_WIDTH = 13
 MESSAGE_COLUMNS = """
     messages.message_id, messages.thread_id, messages.run_id, messages.role, messages.content,
     messages.created_at, messages.metadata"""
@@ -83,7 +83,7 @@ def read_interrupts(text: str | None) -> list[Interrupt]:
 
 def read_run(row: Row) -> Run:
     run_id, thread_id, agent, status, created_at, started_at, ended_at, code, detail = row[:9]
-    interrupts, attempt, start_after = row[9:]
+    interrupts, attempt, start_after, webhook = row[9:]
     return Run(
         run_id=run_id,
         thread_id=thread_id,
@@ -96,6 +96,7 @@ def read_run(row: Row) -> Run:
         interrupts=read_interrupts(interrupts),
         attempt=attempt,
         start_after=None if start_after is None else to_datetime(start_after),
+        webhook=webhook,
     )
 
 

@@ -73,6 +73,7 @@ def describe_start(
         created_at=created_at,
         started_at=created_at if lease else None,
         start_after=new.start_after,
+        webhook=new.webhook,
     )
     message = Message(
         message_id=new.message_id,

@@ -4,55 +4,50 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Concatenate, ParamSpec, Self
 
 from anyio import to_thread
 
 from agentflow_server.errors import StoreUnavailable
-from agentflow_server.interfaces import CredentialStore
+from agentflow_server.interfaces import CredentialStore, OperatorStore, WebhookStore
 from agentflow_server.models import (
     ActiveRun,
-    Answer,
-    ApiKey,
     Event,
     Idempotency,
-    JsonObject,
     Message,
     NewRun,
-    Page,
-    PendingInterrupt,
-    QueueState,
-    Revocation,
-    Run,
     RunOutcome,
     StartedRun,
-    Stop,
-    Thread,
-    ThreadStatus,
 )
+from agentflow_server.stores import sqlite_copies as copies_sql
 from agentflow_server.stores import sqlite_credentials as credentials_sql
 from agentflow_server.stores import sqlite_delays as delays_sql
 from agentflow_server.stores import sqlite_messages as messages_sql
+from agentflow_server.stores import sqlite_operators as operators_sql
+from agentflow_server.stores import sqlite_pruning as pruning_sql
 from agentflow_server.stores import sqlite_resuming as resuming_sql
+from agentflow_server.stores import sqlite_run_lists as run_lists_sql
 from agentflow_server.stores import sqlite_runs as runs_sql
 from agentflow_server.stores import sqlite_stopping as stopping_sql
 from agentflow_server.stores import sqlite_threads as threads_sql
+from agentflow_server.stores import sqlite_webhooks as webhooks_sql
 from agentflow_server.stores.operations import Operation, T
 from agentflow_server.stores.readers import Readers
-from agentflow_server.stores.rows import to_datetime, to_microseconds, to_text
 from agentflow_server.stores.rules import Kind, Observe
-from agentflow_server.stores.sqlite_copying import SqliteCopying
+from agentflow_server.stores.slices import SlicingStore
 from agentflow_server.stores.sqlite_file import OpenFile, open_file
 from agentflow_server.stores.writer import Writer
 
 log = logging.getLogger(__name__)
 
-_PURGED_AT_ONCE = 100
+P = ParamSpec("P")
+Method = Callable[Concatenate["SqliteStore", P], Coroutine[Any, Any, T]]
+
 _TOUCH = "UPDATE schema_migrations SET applied_at = applied_at WHERE version = 1"
 
 
@@ -70,7 +65,25 @@ class _Open:
         self.file.close()
 
 
-class SqliteStore(SqliteCopying, CredentialStore):
+def reading(operation: Callable[Concatenate[sqlite3.Connection, P], T]) -> Method[P, T]:
+    """The method that runs `operation` beside all others, on a snapshot."""
+
+    async def method(self: "SqliteStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._read(lambda connection: operation(connection, *args, **kwargs))
+
+    return method
+
+
+def writing(operation: Callable[Concatenate[sqlite3.Connection, P], T]) -> Method[P, T]:
+    """The method that runs `operation` in the writer's next transaction."""
+
+    async def method(self: "SqliteStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._write(lambda connection: operation(connection, *args, **kwargs))
+
+    return method
+
+
+class SqliteStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
     """A store in one file, for one server at a time.
 
     It may be opened and closed several times, and is used from the event loop that opened it.
@@ -162,72 +175,18 @@ class SqliteStore(SqliteCopying, CredentialStore):
 
     # Threads
 
-    async def create_thread(
-        self,
-        owner: str,
-        thread_id: str,
-        *,
-        metadata: JsonObject,
-        reuse: bool = False,
-        idempotency: Idempotency | None = None,
-    ) -> Thread:
-        text = to_text(metadata)
-        return await self._write(
-            lambda connection: threads_sql.create_thread(
-                connection, owner, thread_id, text, reuse=reuse, idempotency=idempotency
-            )
-        )
-
-    async def get_thread(self, owner: str, thread_id: str) -> Thread:
-        return await self._read(
-            lambda connection: threads_sql.get_thread(connection, owner, thread_id)
-        )
-
-    async def list_threads(
-        self,
-        owner: str,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        status: ThreadStatus | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Page[Thread]:
-        return await self._read(
-            lambda connection: threads_sql.list_threads(
-                connection, owner, limit=limit, cursor=cursor, status=status, metadata=metadata
-            )
-        )
-
-    async def update_thread(
-        self,
-        owner: str,
-        thread_id: str,
-        *,
-        name: str | None = None,
-        metadata: JsonObject | None = None,
-    ) -> Thread:
-        return await self._write(
-            lambda connection: threads_sql.update_thread(
-                connection, owner, thread_id, name=name, metadata=metadata
-            )
-        )
-
-    async def name_thread(self, thread_id: str, name: str) -> None:
-        await self._write(lambda connection: threads_sql.name_thread(connection, thread_id, name))
-
-    async def hide_thread(self, owner: str, thread_id: str) -> str | None:
-        return await self._write(
-            lambda connection: threads_sql.hide_thread(connection, owner, thread_id)
-        )
-
-    async def purge_thread(self, thread_id: str) -> None:
-        while await self._write(
-            lambda connection: threads_sql.purge_slice(connection, thread_id, _PURGED_AT_ONCE)
-        ):
-            pass
-
-    async def list_hidden_threads(self) -> Sequence[tuple[str, str | None]]:
-        return await self._write(threads_sql.list_hidden)
+    create_thread = writing(threads_sql.create_thread)
+    get_thread = reading(threads_sql.get_thread)
+    list_threads = reading(threads_sql.list_threads)
+    update_thread = writing(threads_sql.update_thread)
+    name_thread = writing(threads_sql.name_thread)
+    hide_thread = writing(threads_sql.hide_thread)
+    list_hidden_threads = writing(threads_sql.list_hidden)
+    _purge_slice = writing(threads_sql.purge_slice)
+    _look_at_source = reading(copies_sql.look)
+    _hide_copy = writing(copies_sql.begin_copy)
+    _copy_turns = writing(copies_sql.copy_turns)
+    _reveal_copy = writing(copies_sql.reveal)
 
     # Runs
 
@@ -246,51 +205,9 @@ class SqliteStore(SqliteCopying, CredentialStore):
             )
         )
 
-    async def claim_run(self, thread_id: str) -> ActiveRun | None:
-        limit = self._runs_per_owner
-        return await self._write(
-            lambda connection: runs_sql.claim_run(connection, thread_id, limit)
-        )
-
     async def claim_next(self) -> ActiveRun | None:
         limit = self._runs_per_owner
         return await self._write(lambda connection: runs_sql.claim_next(connection, limit))
-
-    async def take_over(self, active: ActiveRun) -> ActiveRun:
-        return await self._write(lambda connection: resuming_sql.take_over(connection, active))
-
-    async def release_delayed(self, until: datetime) -> tuple[Sequence[str], datetime | None]:
-        moment = to_microseconds(until)
-        threads, next_due = await self._write(
-            lambda connection: delays_sql.release_delayed(connection, moment)
-        )
-        return threads, None if next_due is None else to_datetime(next_due)
-
-    async def stop_run(self, owner: str, thread_id: str, run_id: str, how: Stop) -> Run:
-        def stop(connection: sqlite3.Connection) -> Run:
-            stopping_sql.stop_run(connection, owner, thread_id, run_id, how)
-            return runs_sql.get_run(connection, owner, thread_id, run_id)
-
-        return await self._write(stop)
-
-    async def resume_run(
-        self, owner: str, thread_id: str, run_id: str, answer: Answer
-    ) -> ActiveRun:
-        return await self._write(
-            lambda connection: resuming_sql.resume_run(connection, owner, thread_id, run_id, answer)
-        )
-
-    async def list_interrupts(
-        self, owner: str, *, limit: int, cursor: str | None = None
-    ) -> Page[PendingInterrupt]:
-        return await self._read(
-            lambda connection: resuming_sql.list_interrupts(
-                connection, owner, limit=limit, cursor=cursor
-            )
-        )
-
-    async def append_events(self, active: ActiveRun, events: Sequence[Event]) -> None:
-        await self._write(lambda connection: runs_sql.append_events(connection, active, events))
 
     async def finish_run(
         self,
@@ -313,81 +230,59 @@ class SqliteStore(SqliteCopying, CredentialStore):
             )
         )
 
-    async def interrupted_runs(self) -> Sequence[ActiveRun]:
-        return await self._read(runs_sql.list_running)
+    take_over = writing(resuming_sql.take_over)
+    resume_run = writing(resuming_sql.resume_run)
+    list_interrupts = reading(resuming_sql.list_interrupts)
+    release_delayed = writing(delays_sql.release_delayed)
+    stop_run = writing(stopping_sql.stop_run)
+    append_events = writing(runs_sql.append_events)
+    interrupted_runs = reading(run_lists_sql.list_running)
+    read_queue = reading(run_lists_sql.read_queue)
+    get_run = reading(run_lists_sql.get_run)
+    list_runs = reading(run_lists_sql.list_runs)
 
-    async def waiting_threads(self) -> Sequence[str]:
-        return await self._read(runs_sql.list_waiting)
+    # Messages and events
 
-    async def read_queue(self) -> QueueState:
-        return await self._read(runs_sql.read_queue)
+    list_messages = reading(messages_sql.list_messages)
+    run_messages = reading(messages_sql.run_messages)
+    history = reading(messages_sql.history)
+    list_events = reading(messages_sql.list_events)
+    _list_prunable = reading(pruning_sql.list_prunable)
+    _prune = writing(pruning_sql.prune)
 
-    async def get_run(self, owner: str, thread_id: str, run_id: str) -> Run:
-        return await self._read(
-            lambda connection: runs_sql.get_run(connection, owner, thread_id, run_id)
-        )
+    async def prune(self, *, events_before: datetime | None, limit: int) -> int:
+        # Looked for beside the writer: it may have to pass by many runs that are to stay.
+        found = await self._list_prunable(events_before, limit) if events_before else ()
+        await self._prune(found, limit)
+        return len(found)
 
-    async def list_runs(
-        self, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
-    ) -> Page[Run]:
-        return await self._read(
-            lambda connection: runs_sql.list_runs(
-                connection, owner, thread_id, limit=limit, cursor=cursor
-            )
-        )
+    # Operators
 
-    async def list_events(self, run_id: str, *, after: int, limit: int) -> Sequence[Event]:
-        return await self._read(
-            lambda connection: messages_sql.list_events(connection, run_id, after, limit)
-        )
-
-    # Messages
-
-    async def list_messages(
-        self, owner: str, thread_id: str, *, limit: int, cursor: str | None = None
-    ) -> Page[Message]:
-        return await self._read(
-            lambda connection: messages_sql.list_messages(
-                connection, owner, thread_id, limit=limit, cursor=cursor
-            )
-        )
-
-    async def run_messages(self, run_id: str) -> Sequence[Message]:
-        return await self._read(lambda connection: messages_sql.run_messages(connection, run_id))
-
-    async def history(self, active: ActiveRun, *, limit: int | None) -> Sequence[Message]:
-        return await self._read(lambda connection: messages_sql.history(connection, active, limit))
+    find_run = reading(operators_sql.find_run)
+    list_all_runs = reading(operators_sql.list_all_runs)
+    read_retry = reading(operators_sql.read_retry)
+    count_rows = reading(operators_sql.count_rows)
+    schema_version = reading(operators_sql.find_version)
 
     # Credentials
 
-    async def add_api_key(self, key: ApiKey, secret_hash: bytes) -> None:
-        await self._write(
-            lambda connection: credentials_sql.add_api_key(connection, key, secret_hash)
-        )
+    add_api_key = writing(credentials_sql.add_api_key)
+    find_api_key = reading(credentials_sql.find_api_key)
+    list_api_keys = reading(credentials_sql.list_api_keys)
+    revoke_api_key = writing(credentials_sql.revoke_api_key)
+    touch_api_keys = writing(credentials_sql.touch_api_keys)
+    add_revocation = writing(credentials_sql.add_revocation)
+    list_revocations = reading(credentials_sql.list_revocations)
 
-    async def find_api_key(self, key_id: str) -> tuple[ApiKey, bytes] | None:
-        return await self._read(lambda connection: credentials_sql.find_api_key(connection, key_id))
+    # Webhooks
 
-    async def list_api_keys(self, user_id: str | None = None) -> Sequence[ApiKey]:
-        return await self._read(
-            lambda connection: credentials_sql.list_api_keys(connection, user_id)
-        )
-
-    async def revoke_api_key(self, key_id: str, at: float) -> bool:
-        return await self._write(
-            lambda connection: credentials_sql.revoke_api_key(connection, key_id, at)
-        )
-
-    async def touch_api_keys(self, used: Mapping[str, float]) -> None:
-        await self._write(lambda connection: credentials_sql.touch_api_keys(connection, used))
-
-    async def add_revocation(self, revocation: Revocation) -> None:
-        await self._write(lambda connection: credentials_sql.add_revocation(connection, revocation))
-
-    async def list_revocations(self, now: float) -> Sequence[Revocation]:
-        return await self._read(
-            lambda connection: credentials_sql.list_revocations(connection, now)
-        )
+    claim_delivery = writing(webhooks_sql.claim_delivery)
+    next_delivery = reading(webhooks_sql.next_delivery)
+    end_delivery = writing(webhooks_sql.end_delivery)
+    postpone_delivery = writing(webhooks_sql.postpone_delivery)
+    list_deliveries = reading(webhooks_sql.list_deliveries)
+    retry_delivery = writing(webhooks_sql.retry_delivery)
+    prune_deliveries = writing(webhooks_sql.prune_deliveries)
 
 
 def _unavailable(exc: sqlite3.Error) -> StoreUnavailable:

@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 from agentflow_server.errors import IdTaken, ThreadBusy
 from agentflow_server.models import CopyPoint, Idempotency, JsonObject, Thread, ThreadCopy
 from agentflow_server.stores.copies import copy_lost, status_of
-from agentflow_server.stores.rows import now
+from agentflow_server.stores.rows import now, to_text
 from agentflow_server.stores.rules import Made, no_thread
 from agentflow_server.stores.sqlite_idempotency import find_made, remember
 from agentflow_server.stores.sqlite_messages import INSERT_MESSAGE
@@ -38,7 +38,7 @@ _HELD = "SELECT 1 FROM threads WHERE thread_id = ? AND hidden = 1 AND status = '
 _COPY_RUN = """
     INSERT INTO runs (run_id, thread_id, owner, agent, turn, status, claims, config, created_at,
         started_at, ended_at, error_code, error_detail, interrupts, answers, attempt)
-    SELECT ?, ?, owner, agent, turn, status, iif(?, claims, '{}'), iif(?, config, '{}'),
+    SELECT ?, ?, owner, agent, turn, status, iif(?, claims, 'null'), iif(?, config, 'null'),
         created_at, started_at, ended_at, error_code, error_detail, interrupts, answers, attempt
     FROM runs WHERE run_id = ? AND ended_at IS NOT NULL"""
 MESSAGES = """
@@ -83,13 +83,13 @@ def begin_copy(
     connection: sqlite3.Connection,
     owner: str,
     copy: ThreadCopy,
-    metadata: str,
+    metadata: JsonObject,
     idempotency: Idempotency | None,
 ) -> ThreadCopy:
     moment = now()
     if idempotency and (made := find_made(connection, owner, idempotency, moment)):
         return ThreadCopy(copy.source_id, made.thread_id, replayed=True)
-    row = (copy.thread_id, owner, copy.agent, metadata, moment, moment)
+    row = (copy.thread_id, owner, copy.agent, to_text(metadata), moment, moment)
     if not connection.execute(_INSERT, row).rowcount:
         raise IdTaken("The thread_id is taken")
     return copy

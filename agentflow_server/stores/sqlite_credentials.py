@@ -59,7 +59,7 @@ def find_api_key(connection: sqlite3.Connection, key_id: str) -> tuple[ApiKey, b
     return None if row is None else (read_api_key(row[:-1]), row[-1])
 
 
-def list_api_keys(connection: sqlite3.Connection, user_id: str | None) -> Sequence[ApiKey]:
+def list_api_keys(connection: sqlite3.Connection, user_id: str | None = None) -> Sequence[ApiKey]:
     if user_id is None:
         return [read_api_key(row) for row in connection.execute(ALL_KEYS)]
     return [read_api_key(row) for row in connection.execute(KEYS_OF_USER, (user_id,))]
@@ -75,13 +75,17 @@ def touch_api_keys(connection: sqlite3.Connection, used: Mapping[str, float]) ->
 
 
 def add_revocation(connection: sqlite3.Connection, revocation: Revocation) -> None:
-    connection.execute(_PRUNE, (now(),))
+    prune_revocations(connection)
     subject = (revocation.token_id, revocation.issuer, revocation.user_id)
     times = (revocation.at, revocation.expires_at)
     row = (*(part or "" for part in subject), *map(from_seconds, times))
     connection.execute(_REVOKE, row)
 
 
-def list_revocations(connection: sqlite3.Connection, moment: float) -> Sequence[Revocation]:
-    rows = connection.execute(REVOCATIONS, (from_seconds(moment),))
+def prune_revocations(connection: sqlite3.Connection) -> None:
+    connection.execute(_PRUNE, (now(),))
+
+
+def list_revocations(connection: sqlite3.Connection, now: float) -> Sequence[Revocation]:
+    rows = connection.execute(REVOCATIONS, (from_seconds(now),))
     return [read_revocation(row) for row in rows]

@@ -6,6 +6,10 @@ history; when its time has come it gets the next turn like a message that arrive
 """
 
 import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+from agentflow_server.stores.rows import to_datetime, to_microseconds
 
 _DELAYED_TURNS = 1 << 40
 LAST_DELAYED = "SELECT max(turn) FROM runs WHERE thread_id = ? AND turn >= ?"
@@ -38,11 +42,13 @@ def take_turn(connection: sqlite3.Connection, thread_id: str, run_id: str, turn:
     return int(next_turn)
 
 
-def release_delayed(connection: sqlite3.Connection, until: int) -> tuple[list[str], int | None]:
+def release_delayed(
+    connection: sqlite3.Connection, until: datetime
+) -> tuple[Sequence[str], datetime | None]:
     threads: dict[str, None] = {}
-    for run_id, thread_id, turn in connection.execute(DUE, (until,)).fetchall():
+    for run_id, thread_id, turn in connection.execute(DUE, (to_microseconds(until),)).fetchall():
         take_turn(connection, thread_id, run_id, turn)
         connection.execute(_OCCUPY, (thread_id,))
         threads[thread_id] = None
     row = connection.execute(NEXT_DUE).fetchone()
-    return list(threads), None if row is None else row[0]
+    return list(threads), None if row is None else to_datetime(row[0])

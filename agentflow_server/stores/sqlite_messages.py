@@ -40,7 +40,12 @@ def require_thread(connection: sqlite3.Connection, owner: str, thread_id: str) -
 
 
 def list_messages(
-    connection: sqlite3.Connection, owner: str, thread_id: str, *, limit: int, cursor: str | None
+    connection: sqlite3.Connection,
+    owner: str,
+    thread_id: str,
+    *,
+    limit: int,
+    cursor: str | None = None,
 ) -> Page[Message]:
     require_thread(connection, owner, thread_id)
     listing = f"messages:{thread_id}"
@@ -55,7 +60,7 @@ def list_messages(
 
 
 def history(
-    connection: sqlite3.Connection, active: ActiveRun, limit: int | None
+    connection: sqlite3.Connection, active: ActiveRun, *, limit: int | None
 ) -> Sequence[Message]:
     before = -1 if limit is None else max(limit - 1, 0)
     rows = connection.execute(EARLIER, (active.run.thread_id, active.turn, before)).fetchall()
@@ -67,6 +72,6 @@ def run_messages(connection: sqlite3.Connection, run_id: str) -> Sequence[Messag
 
 
 def list_events(
-    connection: sqlite3.Connection, run_id: str, after: int, limit: int
+    connection: sqlite3.Connection, run_id: str, *, after: int, limit: int
 ) -> Sequence[Event]:
     return [read_event(row) for row in connection.execute(EVENTS, (run_id, after, limit))]

@@ -12,14 +12,15 @@ from agentflow_server.models import ActiveRun, Answer, Page, PendingInterrupt
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import now, read_active, read_interrupts, to_datetime, to_text
 from agentflow_server.stores.rules import lease_lost, make_lease, match_answer, no_run
-from agentflow_server.stores.sqlite_runs import GET_ACTIVE
+from agentflow_server.stores.sqlite_run_lists import GET_ACTIVE
 
 _FIND = """
     SELECT runs.status, runs.interrupts, runs.answers, interrupted_run = run_id
     FROM runs JOIN threads USING (thread_id)
     WHERE run_id = ? AND thread_id = ? AND threads.owner = ? AND hidden = 0"""
 _RESUME = """
-    UPDATE runs SET status = 'running', lease = ?, answers = ?, interrupts = NULL, ended_at = NULL
+    UPDATE runs SET status = 'running', lease = ?, answers = ?, webhook = coalesce(?, webhook),
+        interrupts = NULL, ended_at = NULL
     WHERE run_id = ?"""
 _OCCUPY = """
     UPDATE threads SET status = 'busy', interrupted_run = NULL, updated_at = ? WHERE thread_id = ?"""
@@ -43,13 +44,13 @@ def resume_run(
         raise NotInterrupted("The run does not wait for an answer")
     matched = match_answer(read_interrupts(interrupts), answer)
     given = [*([] if answers is None else from_json(answers)), matched]
-    connection.execute(_RESUME, (make_lease(), to_text(given), run_id))
+    connection.execute(_RESUME, (make_lease(), to_text(given), answer.webhook, run_id))
     connection.execute(_OCCUPY, (now(), thread_id))
     return read_active(connection.execute(GET_ACTIVE, (run_id,)).fetchone())
 
 
 def list_interrupts(
-    connection: sqlite3.Connection, owner: str, *, limit: int, cursor: str | None
+    connection: sqlite3.Connection, owner: str, *, limit: int, cursor: str | None = None
 ) -> Page[PendingInterrupt]:
     listing = f"interrupts:{owner}"
     before: Sequence[Any] = (2**63 - 1, "")

@@ -1,4 +1,4 @@
-"""Runs: SQL for SQLite. Every function runs inside a transaction of the caller's."""
+"""How runs begin and end: SQL for SQLite. Every function runs inside a transaction of the caller's."""
 
 # ruff: noqa: S608 – SQL is put together from constants of ours only.
 
@@ -19,22 +19,15 @@ from agentflow_server.models import (
     Idempotency,
     Message,
     NewRun,
-    Page,
-    QueueState,
-    Run,
     RunOutcome,
     StartedRun,
     Stop,
 )
-from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import (
-    ACTIVE_COLUMNS,
-    RUN_COLUMNS,
     event_row,
     message_row,
     now,
     read_active,
-    read_run,
     to_microseconds,
     to_text,
 )
@@ -44,33 +37,28 @@ from agentflow_server.stores.rules import (
     describe_start,
     lease_lost,
     make_lease,
-    no_run,
     no_thread,
 )
 from agentflow_server.stores.sqlite_delays import find_delayed_turn
 from agentflow_server.stores.sqlite_idempotency import find_made, remember
-from agentflow_server.stores.sqlite_messages import INSERT_EVENT, INSERT_MESSAGE, require_thread
+from agentflow_server.stores.sqlite_messages import INSERT_EVENT, INSERT_MESSAGE
+from agentflow_server.stores.sqlite_run_lists import GET_ACTIVE
 from agentflow_server.stores.sqlite_stopping import FORGET_TURN, settle, stop_all
 from agentflow_server.stores.sqlite_threads import IS_BUSY
+from agentflow_server.stores.sqlite_webhooks import leave_delivery
 
 GET_THREAD = f"""
     SELECT agent, next_turn, {IS_BUSY} FROM threads
     WHERE thread_id = ? AND owner = ? AND hidden = 0"""
 _INSERT = """
     INSERT INTO runs (run_id, thread_id, owner, agent, turn, status, lease, claims, config,
-        created_at, started_at, start_after, request_id, traceparent)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        created_at, started_at, start_after, request_id, traceparent, webhook)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _TAKE_TURN = """
     UPDATE threads SET agent = ?1, next_turn = ?2, updated_at = ?3,
         status = CASE WHEN ?4 THEN status ELSE 'busy' END,
         interrupted_run = CASE WHEN ?5 = 'running' THEN NULL ELSE interrupted_run END
     WHERE thread_id = ?6"""
-_ACTIVE = f"""
-    SELECT {ACTIVE_COLUMNS} FROM runs
-    JOIN messages ON messages.thread_id = runs.thread_id AND messages.turn = runs.turn
-        AND messages.position = 0"""
-GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = ?"
-ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
 NEXT_PENDING = """
     SELECT run_id, owner FROM runs WHERE thread_id = ? AND status = 'pending' AND start_after IS NULL
         AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = ? AND status = 'running')
@@ -95,22 +83,6 @@ WAITING = """
         SELECT 1 FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.status = 'running')
     GROUP BY thread_id ORDER BY min(created_at)"""
-QUEUE = """
-    SELECT (SELECT count(*) FROM runs WHERE status = 'running'),
-        (SELECT count(*) FROM runs WHERE status = 'pending'),
-        count(*), min(coalesce(start_after, created_at))
-    FROM runs WHERE status = 'pending' AND start_after IS NULL AND NOT EXISTS (
-        SELECT 1 FROM runs AS other
-        WHERE other.thread_id = runs.thread_id AND other.status = 'running')"""
-GET = f"""
-    SELECT {RUN_COLUMNS}, (SELECT count(*) FROM runs AS other
-        WHERE other.thread_id = runs.thread_id AND other.turn < runs.turn
-            AND other.status = 'pending' AND other.start_after IS NULL)
-    FROM runs JOIN threads USING (thread_id)
-    WHERE run_id = ? AND thread_id = ? AND threads.owner = ? AND hidden = 0"""
-PAGE = f"""
-    SELECT turn, {RUN_COLUMNS} FROM runs
-    WHERE thread_id = ? AND turn < ? ORDER BY turn DESC LIMIT ?"""
 
 
 def start_run(
@@ -181,10 +153,10 @@ def _insert_run(
     texts = (to_text(new.claims), to_text(new.config))
     start_after = None if new.start_after is None else to_microseconds(new.start_after)
     times = (moment, None if waits else moment, start_after)
-    origin = (new.origin.request_id, new.origin.traceparent)
+    asked_by = (new.origin.request_id, new.origin.traceparent, new.webhook)
     started = describe_start(owner, new, agent=agent, turn=turn, moment=moment, lease=lease)
     try:
-        connection.execute(_INSERT, (*row, *texts, *times, *origin))
+        connection.execute(_INSERT, (*row, *texts, *times, *asked_by))
         connection.execute(INSERT_MESSAGE, message_row(turn, 0, started.message))
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The run_id or the message_id is taken") from exc
@@ -256,6 +228,8 @@ def finish_run(
     if outcome.forget:
         connection.execute(FORGET_TURN, (run.thread_id, active.turn))
     insert_events(connection, active, events)
+    if run.webhook is not None:
+        leave_delivery(connection, run.run_id)
     following = claim_run(connection, run.thread_id, per_owner) if claim_next else None
     status = THREAD_STATUS.get(outcome.status, "idle")
     waiting = run.run_id if asked is not None and following is None else None
@@ -275,41 +249,3 @@ def _store_answer(
         connection.executemany(INSERT_MESSAGE, rows)
     except sqlite3.IntegrityError as exc:
         raise IdTaken("The message_id of an answer is taken") from exc
-
-
-def read_queue(connection: sqlite3.Connection) -> QueueState:
-    running, pending, ready, oldest = connection.execute(QUEUE).fetchone()
-    waiting = 0 if oldest is None else max(0, now() - oldest)
-    return QueueState(running, pending, ready, waiting / 1_000_000)
-
-
-def list_running(connection: sqlite3.Connection) -> Sequence[ActiveRun]:
-    return [read_active(row) for row in connection.execute(ALL_RUNNING)]
-
-
-def list_waiting(connection: sqlite3.Connection) -> Sequence[str]:
-    return [thread_id for (thread_id,) in connection.execute(WAITING)]
-
-
-def get_run(connection: sqlite3.Connection, owner: str, thread_id: str, run_id: str) -> Run:
-    row = connection.execute(GET, (run_id, thread_id, owner)).fetchone()
-    if row is None:
-        raise no_run()
-    run = read_run(row[:-1])
-    if run.status != "pending" or run.start_after is not None:
-        return run
-    return run.model_copy(update={"queue_position": row[-1] + 1})
-
-
-def list_runs(
-    connection: sqlite3.Connection, owner: str, thread_id: str, *, limit: int, cursor: str | None
-) -> Page[Run]:
-    require_thread(connection, owner, thread_id)
-    listing = f"runs:{thread_id}"
-    before = (2**63 - 1,) if cursor is None else decode_cursor(listing, cursor, int)
-    rows = connection.execute(PAGE, (thread_id, *before, limit + 1)).fetchall()
-    more = len(rows) > limit
-    return Page(
-        data=[read_run(row[1:]) for row in rows[:limit]],
-        next_cursor=encode_cursor(listing, rows[limit - 1][0]) if more else None,
-    )

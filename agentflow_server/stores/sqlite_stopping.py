@@ -6,12 +6,14 @@ import sqlite3
 from collections.abc import Sequence
 
 from agentflow_server.errors import RunEnded
-from agentflow_server.models import Event, Stop
+from agentflow_server.models import Event, Run, Stop
 from agentflow_server.stores.rows import Row, event_row, now
 from agentflow_server.stores.rules import no_run
 from agentflow_server.stores.sqlite_delays import take_turn
 from agentflow_server.stores.sqlite_messages import INSERT_EVENT
+from agentflow_server.stores.sqlite_run_lists import get_run
 from agentflow_server.stores.sqlite_threads import IS_BUSY
+from agentflow_server.stores.sqlite_webhooks import leave_delivery
 
 _FIND = """
     SELECT run_id, runs.status, turn, start_after FROM runs JOIN threads USING (thread_id)
@@ -39,7 +41,7 @@ SETTLE = f"""
 
 def stop_run(
     connection: sqlite3.Connection, owner: str, thread_id: str, run_id: str, how: Stop
-) -> None:
+) -> Run:
     found = connection.execute(_FIND, (run_id, thread_id, owner)).fetchone()
     if found is None:
         raise no_run()
@@ -47,6 +49,7 @@ def stop_run(
         raise RunEnded("The run has ended")
     _stop(connection, thread_id, found, how)
     settle(connection, thread_id)
+    return get_run(connection, owner, thread_id, run_id)
 
 
 def settle(connection: sqlite3.Connection, thread_id: str) -> None:
@@ -77,3 +80,4 @@ def _stop(connection: sqlite3.Connection, thread_id: str, found: Row, how: Stop)
     connection.execute(INSERT_EVENT, event_row(run_id, Event(run_id, 1, "run.cancelled", data)))
     if how == "rollback":
         connection.execute(FORGET_TURN, (thread_id, turn))
+    leave_delivery(connection, run_id)

@@ -14,6 +14,7 @@ from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import THREAD_COLUMNS, Row, now, read_thread, to_text
 from agentflow_server.stores.rules import MAX_FILTERS, Made, no_thread
 from agentflow_server.stores.sqlite_idempotency import find_made, remember
+from agentflow_server.stores.sqlite_webhooks import FORGET
 
 _INSERT = """
     INSERT INTO threads (thread_id, owner, status, metadata, created_at, updated_at)
@@ -42,15 +43,15 @@ def create_thread(
     connection: sqlite3.Connection,
     owner: str,
     thread_id: str,
-    metadata: str,
     *,
-    reuse: bool,
-    idempotency: Idempotency | None,
+    metadata: JsonObject,
+    reuse: bool = False,
+    idempotency: Idempotency | None = None,
 ) -> Thread:
     moment = now()
     if idempotency and (made := find_made(connection, owner, idempotency, moment)):
         return get_thread(connection, owner, made.thread_id)
-    row = (thread_id, owner, metadata, moment, moment)
+    row = (thread_id, owner, to_text(metadata), moment, moment)
     inserted = connection.execute(_INSERT, row).rowcount
     found = connection.execute(_GET, (thread_id, owner)).fetchone()
     if not inserted and not (reuse and found):
@@ -72,8 +73,8 @@ def update_thread(
     owner: str,
     thread_id: str,
     *,
-    name: str | None,
-    metadata: JsonObject | None,
+    name: str | None = None,
+    metadata: JsonObject | None = None,
 ) -> Thread:
     thread = get_thread(connection, owner, thread_id)
     merged = thread.metadata | (metadata or {})
@@ -97,6 +98,7 @@ def hide_thread(connection: sqlite3.Connection, owner: str, thread_id: str) -> s
     if busy:
         raise ThreadBusy("The thread has a run that has not ended")
     connection.execute("UPDATE threads SET hidden = 1 WHERE thread_id = ?", (thread_id,))
+    connection.execute(FORGET, (thread_id,))
     # A key that made this thread may make another one from now on.
     connection.execute("DELETE FROM idempotency WHERE thread_id = ?", (thread_id,))
     return None if agent is None else str(agent)
@@ -131,9 +133,9 @@ def list_threads(
     owner: str,
     *,
     limit: int,
-    cursor: str | None,
-    status: ThreadStatus | None,
-    metadata: JsonObject | None,
+    cursor: str | None = None,
+    status: ThreadStatus | None = None,
+    metadata: JsonObject | None = None,
 ) -> Page[Thread]:
     sql, parameters = select_threads(owner, cursor=cursor, status=status, metadata=metadata)
     # What SQL compared only by type is compared here; it compares no objects and no arrays.

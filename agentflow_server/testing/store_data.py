@@ -51,6 +51,14 @@ async def start(store: Store, thread_id: str, content: Any = "Hello", **changes:
     return started.active
 
 
+async def claim(store: Store, thread_id: str) -> ActiveRun:
+    """The next run that waits, which is on this thread."""
+    claimed = await store.claim_next()
+    assert claimed is not None
+    assert claimed.run.thread_id == thread_id
+    return claimed
+
+
 def answer(active: ActiveRun, content: Any = "Hi") -> Message:
     return Message(
         message_id=make_id(),

@@ -15,6 +15,7 @@ from agentflow_server.testing.store_data import (
     answer,
     ask,
     asking,
+    claim,
     list_contents,
     look_at,
     make_thread,
@@ -34,12 +35,6 @@ async def delay(
     return await store.start_run(ALICE, new_run(thread_id, content, start_after=until))
 
 
-async def claim(store: Store, thread_id: str) -> ActiveRun:
-    claimed = await store.claim_run(thread_id)
-    assert claimed is not None
-    return claimed
-
-
 class DelayTests:
     # Before its time
 
@@ -52,8 +47,7 @@ class DelayTests:
         assert run == delayed.run
         assert run.queue_position is None
         assert (await store.get_thread(ALICE, thread.thread_id)).status == "idle"
-        assert list(await store.waiting_threads()) == []
-        assert await store.claim_run(thread.thread_id) is None
+        assert await store.claim_next() is None
         assert await list_contents(store, thread.thread_id) == ["later"]
 
     async def test_a_time_is_the_same_moment_in_every_zone(self, store: Store) -> None:
@@ -137,7 +131,7 @@ class DelayTests:
         run = await store.get_run(ALICE, thread.thread_id, delayed.run.run_id)
         assert (run.status, run.start_after, run.queue_position) == ("pending", None, 1)
         assert (await store.get_thread(ALICE, thread.thread_id)).status == "busy"
-        assert list(await store.waiting_threads()) == [thread.thread_id]
+        assert (await store.read_queue()).ready == 1
         active = await claim(store, thread.thread_id)
         assert active.message == delayed.message
         assert active.turn == 1
@@ -177,7 +171,7 @@ class DelayTests:
         active = await start(store, thread.thread_id, "one")
         await store.start_run(ALICE, new_run(thread.thread_id, "two"))
         assert await store.release_delayed(NOON) == ([thread.thread_id], None)
-        assert await store.claim_run(thread.thread_id) is None
+        assert await store.claim_next() is None
         run = await store.get_run(ALICE, thread.thread_id, delayed.run.run_id)
         assert run.queue_position == 2
         executed = []
@@ -213,11 +207,11 @@ class DelayTests:
         delayed = await delay(store, thread.thread_id)
         await store.__aexit__(None, None, None)
         await store.__aenter__()
-        assert list(await store.waiting_threads()) == []
+        assert await store.claim_next() is None
         assert await store.release_delayed(NOON) == ([thread.thread_id], None)
         await store.__aexit__(None, None, None)
         await store.__aenter__()
-        assert list(await store.waiting_threads()) == [thread.thread_id]
+        assert (await store.read_queue()).ready == 1
         assert (await claim(store, thread.thread_id)).run.run_id == delayed.run.run_id
 
     async def test_a_delayed_message_that_is_sent_again_is_the_same(self, store: Store) -> None:
@@ -243,7 +237,7 @@ class DelayTests:
         assert await store.hide_thread(ALICE, thread.thread_id) == "echo"
         assert await store.release_delayed(NOON - MINUTE) == ([], NOON + MINUTE)
         assert await store.release_delayed(NOON) == ([], NOON + MINUTE)
-        assert await store.claim_run(thread.thread_id) is None
+        assert await store.claim_next() is None
         await store.purge_thread(thread.thread_id)
         assert list(await store.list_hidden_threads()) == []
         assert await store.release_delayed(NOON) == ([], NOON + MINUTE)

@@ -18,6 +18,7 @@ from agentflow_server.testing.store_data import (
     answer,
     ask,
     asking,
+    claim,
     events,
     list_contents,
     look_at,
@@ -265,7 +266,7 @@ class InterruptTests:
             await store.start_run(ALICE, new_run(thread.thread_id))
         later = await store.finish_run(active, asking("q1"), [], [], claim_next=by == "finish")
         if by == "claim":
-            later = await store.claim_run(thread.thread_id)
+            later = await claim(store, thread.thread_id)
         elif by == "start":
             later = await start(store, thread.thread_id)
         assert later is not None
@@ -288,8 +289,7 @@ class InterruptTests:
         assert (await store.get_thread(ALICE, thread.thread_id)).status == "busy"
         assert len((await store.list_interrupts(ALICE, limit=9)).data) == 1
         resumed = await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
-        assert list(await store.waiting_threads()) == []
-        assert await store.claim_run(thread.thread_id) is None
+        assert await store.claim_next() is None
         following = await store.finish_run(resumed, SUCCESS, [answer(resumed, "1")], [])
         assert following is not None
         assert following.run.run_id == waiting.run_id

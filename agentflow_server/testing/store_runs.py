@@ -31,6 +31,7 @@ from agentflow_server.testing.store_data import (
     FAILURE,
     SUCCESS,
     answer,
+    claim,
     events,
     make_id,
     make_thread,
@@ -113,7 +114,7 @@ class RunTests:
         while active is not None:
             runs = (await store.list_runs(ALICE, active.run.thread_id, limit=99)).data
             assert [run.status for run in runs].count("running") == 1
-            assert await store.claim_run(active.run.thread_id) is None
+            assert await store.claim_next() is None
             executed.append(active)
             reply = answer(active, f"reply to {active.message.content}")
             active = await store.finish_run(active, SUCCESS, [reply], [])
@@ -137,12 +138,11 @@ class RunTests:
         waiting = await store.start_run(ALICE, new_run(thread.thread_id))
         assert await store.finish_run(active, SUCCESS, [], [], claim_next=False) is None
         assert (await store.get_thread(ALICE, thread.thread_id)).status == "busy"
-        assert list(await store.waiting_threads()) == [thread.thread_id]
-        claimed = await store.claim_run(thread.thread_id)
-        assert claimed is not None
+        assert (await store.read_queue()).ready == 1
+        claimed = await claim(store, thread.thread_id)
         assert claimed.run.run_id == waiting.run.run_id
         assert claimed.claims == {"user_id": ALICE}
-        assert list(await store.waiting_threads()) == []
+        assert await store.claim_next() is None
 
     async def test_a_new_run_does_not_overtake_a_waiting_one(self, store: Store) -> None:
         thread = await make_thread(store)
@@ -151,8 +151,7 @@ class RunTests:
         await store.finish_run(active, SUCCESS, [], [], claim_next=False)
         second = await store.start_run(ALICE, new_run(thread.thread_id))
         assert second.active is None
-        claimed = await store.claim_run(thread.thread_id)
-        assert claimed is not None
+        claimed = await claim(store, thread.thread_id)
         assert claimed.run.run_id == first.run.run_id
 
     async def test_rejecting_leaves_no_trace_on_a_busy_thread(self, store: Store) -> None:
@@ -270,13 +269,12 @@ class RunTests:
         await store.__aenter__()
         (found,) = await store.interrupted_runs()
         assert found == replace(active, last_seq=2)
-        assert list(await store.waiting_threads()) == []
+        assert await store.claim_next() is None
         assert await store.finish_run(found, FAILURE, [], events(active, 3)) is not None
 
     async def test_nothing_is_claimed_where_nothing_waits(self, store: Store) -> None:
-        thread = await make_thread(store)
-        assert await store.claim_run(thread.thread_id) is None
-        assert await store.claim_run(make_id()) is None
+        await make_thread(store)
+        assert await store.claim_next() is None
         assert list(await store.interrupted_runs()) == []
 
     # Reading

@@ -20,6 +20,7 @@ from agentflow_server.testing.store_data import (
     ALICE,
     BOB,
     FAILURE,
+    claim,
     make_id,
     make_thread,
     new_run,
@@ -300,8 +301,7 @@ class ThreadTests:
                 await store.hide_thread(ALICE, thread.thread_id)
             if claim_next is False:
                 await store.finish_run(active, FAILURE, [], [], claim_next=claim_next)
-        last = await store.claim_run(thread.thread_id)
-        assert last is not None
+        last = await claim(store, thread.thread_id)
         await store.finish_run(last, FAILURE, [], [])
         assert await store.hide_thread(ALICE, thread.thread_id) == "echo"
 

@@ -9,6 +9,7 @@ from agentflow_server.testing.store_delays import DelayTests
 from agentflow_server.testing.store_interrupts import InterruptTests
 from agentflow_server.testing.store_lines import LineTests
 from agentflow_server.testing.store_messages import MessageTests
+from agentflow_server.testing.store_pruning import PruningTests
 from agentflow_server.testing.store_runs import RunTests
 from agentflow_server.testing.store_threads import ThreadTests
 
@@ -22,6 +23,7 @@ class StoreSuite(
     DelayTests,
     MessageTests,
     CopyTests,
+    PruningTests,
 ):
     """Subclass it, give it your store, opened and empty, and run pytest:
 

@@ -15,10 +15,12 @@ from agentflow_server.stores import (
     postgres_delays,
     postgres_lines,
     postgres_messages,
+    postgres_pruning,
     postgres_resuming,
     postgres_run_lists,
 )
 from agentflow_server.stores.cursors import encode_cursor
+from agentflow_server.stores.operators import Selection, to_postgres
 from agentflow_server.stores.postgres import PostgresStore
 from agentflow_server.stores.postgres_connections import Connection
 from agentflow_server.stores.postgres_threads import select_threads
@@ -81,13 +83,14 @@ LINE = {"thread_id": "t", "per_owner": 2, "next_lease": "l", "now": 1}
         (postgres_messages.EVENTS, ("r", 0, 9), "run_events_pkey"),
         (postgres_run_lists.PAGE, ("t", 9, 9), "runs_thread_id_turn_key"),
         (postgres_run_lists.ALL_RUNNING, (), "runs_running"),
-        (postgres_run_lists.WAITING, (), "runs_pending"),
         (postgres_run_lists.QUEUE, (), "runs_pending"),
         (postgres_lines.CLAIM_RUN, LINE, "runs_pending"),
         (postgres_lines.CLAIM_RUN, LINE, "runs_running_of_owner"),
         (postgres_lines.CLAIMABLE, {"per_owner": 2}, "runs_pending"),
         (postgres_delays.DUE, (1,), "runs_delayed"),
         (postgres_delays.NEXT_DUE, (), "runs_delayed"),
+        (postgres_pruning.ENDED, (9, 9), "runs_ended"),
+        (postgres_pruning.LEFT_BEHIND, (9, 9), "runs_interrupted"),
         (postgres_resuming.PAGE, ("alice", 1, "", 9), "threads_interrupted"),
     ],
 )
@@ -97,6 +100,38 @@ async def test_long_tables_are_never_scanned(
     plan = await explain(postgres, sql, values)
     assert index in plan
     assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(
+    ("status", "owner", "thread_id", "indexes"),
+    [
+        (None, None, None, ["runs_pkey"]),
+        ("error", None, None, ["runs_pkey"]),
+        ("running", None, None, ["runs_running"]),
+        ("pending", None, None, ["runs_pending", "runs_delayed"]),
+        (None, None, "t", ["runs_thread_id_turn_key"]),
+    ],
+)
+async def test_operators_find_runs_through_an_index(
+    postgres: PostgresStore,
+    status: Any,
+    owner: str | None,
+    thread_id: str | None,
+    indexes: Sequence[str],
+) -> None:
+    selection = Selection(status, owner, thread_id, 9, None)
+    plan = await explain(postgres, to_postgres(selection.sql), selection.values)
+    assert [index for index in indexes if index not in plan] == []
+    assert "Seq Scan" not in plan
+
+
+async def test_a_very_long_table_is_not_counted(postgres: PostgresStore) -> None:
+    thread = await make_thread(postgres)
+    await take_turn(postgres, thread.thread_id, "Hello", "Hi")
+    statistics = "UPDATE pg_class SET reltuples = %s WHERE oid = 'messages'::regclass"
+    for known, told in ((-1, 2), (5, 2), (3e9, 3_000_000_000)):
+        await postgres.write(lambda c, known=known: c.execute(statistics, (known,)))
+        assert (await postgres.count_rows())["messages"] == told
 
 
 class Proxy:

@@ -62,7 +62,7 @@ async def test_no_message_is_left_waiting_and_none_is_answered_twice(
         await drain(store, started.active)
 
     await asyncio.gather(*(send(n) for n in range(60)))
-    assert list(await replicas[0].waiting_threads()) == []
+    assert (await replicas[0].read_queue()).pending == 0
     assert list(await replicas[0].interrupted_runs()) == []
     asked: list[str] = []
     for thread_id in threads:
@@ -225,7 +225,7 @@ async def test_a_delayed_run_is_released_once(replicas: Sequence[PostgresStore])
     for n in range(6):
         await replicas[0].start_run(ALICE, new_run(thread.thread_id, f"m{n}", start_after=NOON))
     await asyncio.gather(*(store.release_delayed(NOON) for store in replicas))
-    active = await replicas[0].claim_run(thread.thread_id)
+    active = await replicas[0].claim_next()
     await drain(replicas[1], active)
     runs = (await replicas[2].list_runs(ALICE, thread.thread_id, limit=99)).data
     assert [run.status for run in runs] == ["success"] * 6
@@ -274,7 +274,7 @@ async def test_the_limit_of_an_owner_is_one_for_all_replicas(postgres_url: str) 
         # What was refused for the limit's sake goes on with whoever asks next.
         await work(stores[0], await stores[0].claim_next())
         assert running.highest == 2
-        assert list(await stores[0].waiting_threads()) == []
+        assert (await stores[0].read_queue()).pending == 0
 
 
 class Peak:

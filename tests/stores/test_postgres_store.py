@@ -1,4 +1,4 @@
-"""The PostgreSQL store keeps every promise of `Store` and of `CredentialStore`."""
+"""The PostgreSQL store keeps every promise of `Store`, `OperatorStore` and `CredentialStore`."""
 
 from collections.abc import AsyncIterator
 
@@ -7,6 +7,7 @@ import pytest
 from agentflow_server.interfaces import CredentialStore, Store
 from agentflow_server.stores.postgres import PostgresStore
 from agentflow_server.testing.store_credentials import CredentialStoreSuite
+from agentflow_server.testing.store_operators import OperatorStoreSuite
 from agentflow_server.testing.stores import StoreSuite
 
 
@@ -20,5 +21,12 @@ class TestPostgresStore(StoreSuite):
 class TestPostgresCredentials(CredentialStoreSuite):
     @pytest.fixture
     async def credentials(self, postgres_url: str) -> AsyncIterator[CredentialStore]:
+        async with PostgresStore(postgres_url) as store:
+            yield store
+
+
+class TestPostgresOperators(OperatorStoreSuite):
+    @pytest.fixture
+    async def store(self, postgres_url: str) -> AsyncIterator[Store]:
         async with PostgresStore(postgres_url) as store:
             yield store

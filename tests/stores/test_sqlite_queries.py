@@ -13,11 +13,14 @@ from agentflow_server.errors import InvalidRequest
 from agentflow_server.stores import (
     sqlite_delays,
     sqlite_messages,
+    sqlite_pruning,
     sqlite_resuming,
+    sqlite_run_lists,
     sqlite_runs,
     sqlite_stopping,
 )
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
+from agentflow_server.stores.operators import Selection
 from agentflow_server.stores.rows import to_datetime, to_microseconds, to_text
 from agentflow_server.stores.rules import MAX_FILTERS
 from agentflow_server.stores.sqlite import SqliteStore
@@ -57,11 +60,15 @@ async def test_listing_threads_follows_an_index(
         ),
         (sqlite_messages.OF_RUN, ("r",), "messages USING PRIMARY KEY (thread_id=? AND turn=?)"),
         (sqlite_messages.EVENTS, ("r", 0, 9), "run_events USING PRIMARY KEY (run_id=? AND seq>?)"),
-        (sqlite_runs.PAGE, ("t", 9, 9), "runs USING INDEX sqlite_autoindex_runs_2 (thread_id=?"),
-        (sqlite_runs.ALL_RUNNING, (), "runs USING INDEX runs_running"),
+        (
+            sqlite_run_lists.PAGE,
+            ("t", 9, 9),
+            "runs USING INDEX sqlite_autoindex_runs_2 (thread_id=?",
+        ),
+        (sqlite_run_lists.ALL_RUNNING, (), "runs USING INDEX runs_running"),
         (sqlite_runs.NEXT_PENDING, ("t", "t"), "runs_pending (thread_id=?)"),
         (sqlite_runs.WAITING, (), "runs_pending"),
-        (sqlite_runs.GET, ("r", "t", "alice"), "runs_pending (thread_id=? AND turn<?)"),
+        (sqlite_run_lists.GET, ("r", "t", "alice"), "runs_pending (thread_id=? AND turn<?)"),
         (sqlite_stopping.UNFINISHED, ("t", "t"), "runs_running (thread_id=?)"),
         (sqlite_stopping.UNFINISHED, ("t", "t"), "runs_pending (thread_id=?)"),
         (sqlite_stopping.SETTLE, (1, "t"), "runs_running (thread_id=?)"),
@@ -71,6 +78,8 @@ async def test_listing_threads_follows_an_index(
         (sqlite_delays.DUE, (9,), "runs_delayed (start_after<?)"),
         (sqlite_delays.NEXT_DUE, (), "runs_delayed"),
         (sqlite_delays.LAST_DELAYED, ("t", 9), "sqlite_autoindex_runs_2 (thread_id=? AND turn>?)"),
+        (sqlite_pruning.ENDED, (9, 9), "runs_ended (ended_at<?)"),
+        (sqlite_pruning.LEFT_BEHIND, (9, 9), "runs_interrupted (ended_at<?)"),
         (sqlite_runs.GET_THREAD, ("t", "alice"), "sqlite_autoindex_threads_1 (thread_id=?)"),
     ],
 )
@@ -80,6 +89,33 @@ async def test_long_tables_are_never_scanned(
     plan = await explain(store, sql, parameters)
     assert index in plan
     assert "SCAN messages" not in plan
+    assert "SCAN threads" not in plan
+
+
+@pytest.mark.parametrize(
+    ("status", "owner", "thread_id", "indexes"),
+    [
+        (None, None, None, ["sqlite_autoindex_runs_1"]),
+        ("error", None, None, ["sqlite_autoindex_runs_1"]),
+        ("running", None, None, ["runs_running"]),
+        ("pending", None, None, ["runs_pending", "runs_delayed"]),
+        (None, "alice", None, ["threads_by_owner"]),
+        (None, None, "t", ["sqlite_autoindex_runs_2 (thread_id=?)"]),
+    ],
+)
+@pytest.mark.parametrize("cursor", [False, True])
+async def test_operators_find_runs_through_an_index(
+    store: SqliteStore,
+    status: Any,
+    owner: str | None,
+    thread_id: str | None,
+    indexes: Sequence[str],
+    cursor: bool,
+) -> None:
+    place = encode_cursor(f"runs:{(status, owner, thread_id)}", "r") if cursor else None
+    selection = Selection(status, owner, thread_id, 9, place)
+    plan = await explain(store, selection.sql, selection.values)
+    assert [index for index in indexes if index not in plan] == []
     assert "SCAN threads" not in plan
 
 

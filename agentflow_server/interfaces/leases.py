@@ -1,0 +1,31 @@
+"""Under which lease the current task works on a run, for those who write beside the store."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """While the row of `run_id` names `lease`, nobody else works on the run."""
+
+    run_id: str
+    lease: str = field(repr=False)
+
+
+_held: ContextVar[HeldLease | None] = ContextVar("agentflow_held_lease", default=None)
+
+
+@contextmanager
+def holding(run_id: str, lease: str) -> Iterator[None]:
+    """What is called inside, and the tasks that are begun there, find this lease."""
+    token = _held.set(HeldLease(run_id, lease))
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
+def find_held_lease() -> HeldLease | None:
+    return _held.get()
