@@ -1,7 +1,7 @@
 """The composition root: from a config to an ASGI application. Nothing happens at import time."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from anyio import to_thread
@@ -12,17 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from agentflow_server import __version__
 from agentflow_server.auth import install_alias
-from agentflow_server.config import Config, RunsConfig, load_config, use_folder
-from agentflow_server.engines.embedded import EmbeddedEngine
-from agentflow_server.events.local import LocalEventBus
-from agentflow_server.interfaces import Store
-from agentflow_server.metrics import CountedMetrics, MetricsListener
+from agentflow_server.backend import Backend, Openable
+from agentflow_server.config import Config, load_config, use_folder
 from agentflow_server.models import JsonObject
 from agentflow_server.parts import Parts, choose_parts, resource_metadata
-from agentflow_server.runs.naming import Namer
-from agentflow_server.runs.runner import Runner
 from agentflow_server.runs.states import States
-from agentflow_server.runs.worker import RunRules, Worker
 from agentflow_server.web import (
     agents,
     messages,
@@ -54,7 +48,7 @@ SECURED = (
 class AgentflowApp(FastAPI):
     """The server as an ASGI application. Opens itself where nobody runs its lifespan."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: Parts, *, executes: bool = True) -> None:
         super().__init__(
             title="agentflow-server",
             version=__version__,
@@ -69,8 +63,7 @@ class AgentflowApp(FastAPI):
         self.config = config
         self._parts = parts
         self._is_open = False
-        self._engine: EmbeddedEngine | None = None
-        self._bus = LocalEventBus()
+        self._backend = Backend(config, parts, executes=executes)
         self._openapi_json: bytes | None = None
         self._portal = Portal(super().__call__, self._open)
         self._set_state()
@@ -90,11 +83,14 @@ class AgentflowApp(FastAPI):
     def _set_state(self) -> None:
         """What the routes read; the runner comes when the app is opened."""
         metadata_url, metadata = resource_metadata(self.config) or (None, None)
-        self.state.tickets = tickets.Tickets(tickets.MemoryTickets())
+        self.state.tickets = tickets.Tickets(self._parts.database.tickets)
         self.state.door = Door(self._parts.guards, self._parts.door_rules, self.state.tickets)
         self.state.socket_rules = _socket_rules(self.config)
         self.state.authenticator = self._parts.guards.authenticator
+        self.state.backend = self._backend
+        self.state.is_retiring = False
         self.state.limits = self.config.limits
+        self.state.webhooks = self.config.webhooks
         self.state.runs_config = self.config.runs
         self.state.resource_metadata_url = metadata_url
         self.state.resource_metadata = metadata
@@ -124,21 +120,17 @@ class AgentflowApp(FastAPI):
 
         Raises what serving would raise.
         """
-        async with AsyncExitStack() as stack:
-            await self._open_parts(stack)
+        await self._backend.verify(self._guards())
 
     async def drain(self) -> int:
-        """Let running runs finish for `runs.shutdown_grace` seconds, then stop them, and answer
-        whoever still waits.
+        """As `Backend.drain`; WebSockets are closed at once."""
+        if self._is_open:
+            self.state.sockets.close()  # their clients come back to a server that stays
+        return await self._backend.drain()
 
-        Returns how many agents go on although they were cancelled.
-        """
-        if self._engine is None:
-            return 0
-        self.state.sockets.close()  # their clients come back to a server that stays
-        await self._engine.drain()
-        self._bus.close()  # whoever waits for a run in line need not wait any longer
-        return self._engine.unstoppable
+    def retire(self) -> None:
+        """From now on `/health/ready` says that this server is about to stop."""
+        self.state.is_retiring = True
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
@@ -152,66 +144,19 @@ class AgentflowApp(FastAPI):
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        """What is opened in this order is closed in reverse."""
-        parts, rules = self._parts, self.config.runs
-        async with AsyncExitStack() as stack:
-            store = await self._open_parts(stack)
-            self._bus = bus = LocalEventBus()
-            namer = await stack.enter_async_context(Namer(store, parts.generate_name))
-            worker = Worker(
-                store,
-                bus,
-                parts.agents,
-                namer,
-                _run_rules(rules),
-                metrics=parts.metrics,
-                tracing=parts.tracing,
-            )
-            engine = EmbeddedEngine(
-                store,
-                worker,
-                grace=rules.shutdown_grace,
-                concurrency=rules.concurrency,
-                takes_turns=rules.takes_turns,
-            )
-            runner = Runner(store, bus, engine, parts.agents, metrics=parts.metrics)
-            await runner.finish_deletions()
-            await self._open_metrics(stack, store)
-            self._engine = await stack.enter_async_context(engine)
+        async with self._backend.open(self._guards()) as runner:
             self.state.runner = runner
-            self.state.states = States(store, parts.agents)
+            self.state.states = States(runner.store, runner.agents)
             self.state.sockets = Sockets()
-            stack.callback(self.state.sockets.close)
-            yield
+            try:
+                yield
+            finally:
+                self.state.sockets.close()
 
-    async def _open_metrics(self, stack: AsyncExitStack, store: Store) -> None:
-        await stack.enter_async_context(self._parts.tracing)
-        place, metrics = self.config.observability.metrics, self._parts.metrics
-        if place is not None and isinstance(metrics, CountedMetrics):
-            listener = MetricsListener(metrics, place.host, place.port, read_queue=store.read_queue)
-            await stack.enter_async_context(listener)
-
-    async def _open_parts(self, stack: AsyncExitStack) -> Store:
-        store = await stack.enter_async_context(self._parts.store)
+    def _guards(self) -> Sequence[Openable]:
         guards = self._parts.guards
-        for part in (guards.audit, guards.limiter, guards.revocations, guards.authenticator):
-            if part is not None:
-                await part.open()
-                stack.push_async_callback(part.close)
-        for agent in self._parts.agents.values():
-            await agent.open()
-            stack.push_async_callback(agent.close)
-        return store
-
-
-def _run_rules(config: RunsConfig) -> RunRules:
-    return RunRules(
-        history_limit=config.history_limit,
-        timeout=config.timeout,
-        retry=config.on_crash == "retry",
-        max_attempts=config.max_attempts,
-        takes_turns=config.takes_turns,
-    )
+        found = (guards.audit, guards.limiter, guards.revocations, guards.authenticator)
+        return [guard for guard in found if guard is not None]
 
 
 def _socket_rules(config: Config) -> SocketRules:
@@ -227,9 +172,10 @@ def _socket_rules(config: Config) -> SocketRules:
     )
 
 
-def create_app(config: Config | Path | str | None = None) -> AgentflowApp:
+def create_app(config: Config | Path | str | None = None, *, executes: bool = True) -> AgentflowApp:
     """The server for an agentflow.json; by default the one in the current folder.
 
+    With `executes=False` it leaves its runs to other processes: `agentflow worker`.
     Loads the agents, the authentication and the keys; opens nothing yet. Raises ConfigError with
     every problem there is; what a user's module raises while it is imported passes through.
     """
@@ -237,4 +183,4 @@ def create_app(config: Config | Path | str | None = None) -> AgentflowApp:
         config = load_config(config)
     use_folder(config)
     install_alias()
-    return AgentflowApp(config, choose_parts(config))
+    return AgentflowApp(config, choose_parts(config), executes=executes)

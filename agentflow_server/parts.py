@@ -16,15 +16,14 @@ from agentflow_server.auth.authorization import (
     load_authorizer,
 )
 from agentflow_server.config import Config, NoAuthConfig
+from agentflow_server.databases import Database, choose_database
 from agentflow_server.errors import ConfigError
-from agentflow_server.interfaces import Agent, Authorizer, Store
+from agentflow_server.interfaces import Agent, Authorizer
 from agentflow_server.limits import open_limiter
 from agentflow_server.limits.address import parse_networks
 from agentflow_server.metrics import Metrics, Tracing, open_metrics, open_tracing
 from agentflow_server.models import JsonObject
 from agentflow_server.runs.naming import GenerateName, load_generator
-from agentflow_server.stores.sqlite import SqliteStore
-from agentflow_server.stores.sqlite_audit import SqliteAuditTable
 from agentflow_server.web.door import DoorRules, Guards
 from agentflow_server.web.scopes import SCOPES
 
@@ -37,7 +36,7 @@ WELL_KNOWN = "/.well-known/oauth-protected-resource"
 class Parts:
     """What a server is made of."""
 
-    store: Store
+    database: Database
     agents: dict[str, Agent]
     generate_name: GenerateName | None
     guards: Guards
@@ -51,11 +50,7 @@ def choose_parts(config: Config) -> Parts:
     watch = config.observability
     metrics = Metrics() if watch.metrics is None else open_metrics()
     tracing = Tracing() if watch.traces is None else open_tracing(**watch.traces.model_dump())
-    store = SqliteStore(
-        config.database_path,
-        runs_per_owner=config.runs.per_principal,
-        observe=metrics.database if metrics.is_on else None,
-    )
+    database = choose_database(config, observe=metrics.database if metrics.is_on else None)
     errors: list[ConfigError] = []
 
     def attempt(choose: Callable[[], T]) -> T | None:
@@ -65,11 +60,11 @@ def choose_parts(config: Config) -> Parts:
             errors.append(exc)
             return None
 
-    guards = attempt(lambda: _choose_guards(config, store, metrics))
+    guards = attempt(lambda: _choose_guards(config, database, metrics))
     agents = attempt(
         lambda: open_agents(
             config.agents,
-            database=store,
+            database=database.checkpoints,
             checkpointer=config.checkpointer,
             store=config.store,
             durability=config.runs.durability,
@@ -80,7 +75,7 @@ def choose_parts(config: Config) -> Parts:
     rules = attempt(lambda: _choose_rules(config))
     if guards is None or agents is None or rules is None or errors:
         raise ConfigError.joined(errors)
-    return Parts(store, agents, generate_name, guards, rules, metrics, tracing)
+    return Parts(database, agents, generate_name, guards, rules, metrics, tracing)
 
 
 def resource_metadata(config: Config) -> tuple[str, JsonObject] | None:
@@ -105,17 +100,17 @@ def _issuer_of(auth: Any) -> str | None:
     return issuer if issuer is not None and issuer.startswith(("https://", "http://")) else None
 
 
-def _choose_guards(config: Config, store: SqliteStore, metrics: Metrics) -> Guards:
+def _choose_guards(config: Config, database: Database, metrics: Metrics) -> Guards:
     is_open = config.auth == (NoAuthConfig(),)
     audit = config.observability.audit
     return Guards(
-        authenticator=open_authenticator(config.auth, credentials=store),
+        authenticator=open_authenticator(config.auth, credentials=database.credentials),
         authorizer=_choose_authorizer(config),
         limiter=open_limiter(config.redis),
-        revocations=None if is_open else Revocations(store),
+        revocations=None if is_open else Revocations(database.credentials),
         audit=None
         if audit.sink == "off"
-        else open_audit(audit, folder=config.folder, table=SqliteAuditTable(store)),
+        else open_audit(audit, folder=config.folder, table=database.audit_table),
         metrics=metrics,
     )
 

@@ -3,15 +3,13 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from agentflow_server.adapters.databases import Database, PostgresDatabase
 from agentflow_server.adapters.function import FunctionAgent
 from agentflow_server.errors import ConfigError
 from agentflow_server.importing import find_extra, load
 from agentflow_server.interfaces import Agent
-
-if TYPE_CHECKING:
-    from agentflow_server.adapters.langgraph_saver import Database
 
 _EXPECTED = (
     "expected a function of (messages, config), a compiled graph of LangGraph or 10xgraph, "
@@ -22,7 +20,7 @@ _EXPECTED = (
 def open_agents(
     paths: Mapping[str, str],
     *,
-    database: "Database",
+    database: Database,
     checkpointer: str | None = None,
     store: str | None = None,
     durability: Literal["sync", "exit"] = "sync",
@@ -81,7 +79,7 @@ def _is_factory(found: Any) -> bool:
 def _adapt(
     found: Any,
     name: str,
-    database: "Database",
+    database: Database,
     memory: Mapping[str, Any],
     durability: Literal["sync", "exit"],
 ) -> Agent:
@@ -93,14 +91,16 @@ def _adapt(
         with _naming_the_extra(f"agent {name!r}"):
             from agentflow_server.adapters.langgraph import LangGraphAgent  # noqa: PLC0415
 
-        return LangGraphAgent(found, name=name, database=database, durability=durability, **memory)
+            return LangGraphAgent(
+                found, name=name, database=database, durability=durability, **memory
+            )
     if framework == "tenxgraph":
         from agentflow_server.adapters.tenxgraph import TenxGraphAgent  # noqa: PLC0415
 
         _refuse_memory(
             memory, f"agent {name!r} is a graph of 10xgraph: pass it to the graph's compile()"
         )
-        return TenxGraphAgent(found, name=name)
+        return TenxGraphAgent(found, name=name, distributed=isinstance(database, PostgresDatabase))
     if not callable(found):
         raise ConfigError(f"agent {name!r}: {_EXPECTED}; found {type(found).__name__}")
     agent = FunctionAgent(found, name=name)
@@ -146,4 +146,4 @@ def _naming_the_extra(setting: str) -> Iterator[None]:
         ) from exc
 
 
-__all__ = ["open_agents"]
+__all__ = ["Database", "open_agents"]

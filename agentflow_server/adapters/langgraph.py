@@ -7,15 +7,15 @@ from typing import Any, ClassVar, Literal, cast
 
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._serde import build_serde_allowlist
-from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import is_invalid_resume
 from langgraph.graph.state import CompiledStateGraph, StateGraph
-from langgraph.store.base import BaseStore
 
+from agentflow_server.adapters.databases import Database
+from agentflow_server.adapters.langgraph_memory import choose_saver, choose_store
 from agentflow_server.adapters.langgraph_resuming import Beginning, find_questions, plan_resuming
-from agentflow_server.adapters.langgraph_saver import Database, GroupCommitSaver
+from agentflow_server.adapters.langgraph_saver import LEASE_KEY, DatabaseSaver
 from agentflow_server.adapters.langgraph_states import (
     Graph,
     ThreadStates,
@@ -27,6 +27,7 @@ from agentflow_server.adapters.langgraph_turn import Turn
 from agentflow_server.adapters.shapes import to_openai
 from agentflow_server.errors import ConfigError, NotFound
 from agentflow_server.interfaces import Agent, AgentAsked, AgentEvent, HasState, RunContext
+from agentflow_server.interfaces.leases import find_held_lease
 from agentflow_server.models import CopyPoint, Interrupt, JsonObject, Message
 
 Durability = Literal["sync", "exit"]
@@ -68,8 +69,8 @@ class LangGraphAgent(Agent, HasState):
         """Raises ConfigError for a graph that takes no messages, and for what contradicts it."""
         _check_messages(graph, name)
         self._name = name
-        self._saver = _choose_saver(graph, name, database, checkpointer)
-        chosen = {"checkpointer": self._saver or False, "store": _choose_store(graph, name, store)}
+        self._saver = choose_saver(graph, name, database, checkpointer)
+        chosen = {"checkpointer": self._saver or False, "store": choose_store(graph, name, store)}
         self._graph: Graph = graph.copy(update=chosen)
         self._states = None if self._saver is None else ThreadStates(self._graph, self._saver)
         self.remembers = self._saver is not None
@@ -91,7 +92,7 @@ class LangGraphAgent(Agent, HasState):
 
     async def open(self) -> None:
         """Raises ConfigError when the graph's own checkpointer cannot be used here."""
-        if isinstance(self._saver, GroupCommitSaver):
+        if isinstance(self._saver, DatabaseSaver):
             await self._saver.open()
         elif self._saver is not None:
             try:
@@ -107,7 +108,7 @@ class LangGraphAgent(Agent, HasState):
             await self._saver.adelete_thread(thread_id)
 
     async def undo(self, thread_id: str, run_id: str) -> None:
-        if isinstance(self._saver, GroupCommitSaver) and not has_delta_channels(self._graph):
+        if isinstance(self._saver, DatabaseSaver) and not has_delta_channels(self._graph):
             await self._saver.forget_run(thread_id, run_id)
         elif self._states is not None:
             await self._states.step_back(thread_id, run_id)
@@ -127,7 +128,7 @@ class LangGraphAgent(Agent, HasState):
         self, thread_id: str, new_thread_id: str, runs: Mapping[str, str] | None = None
     ) -> None:
         states = self._kept_states()
-        if isinstance(self._saver, GroupCommitSaver):
+        if isinstance(self._saver, DatabaseSaver):
             await self._saver.copy_renaming(thread_id, new_thread_id, runs or {})
         else:
             await states.copy(thread_id, new_thread_id, runs or {})
@@ -178,7 +179,7 @@ class LangGraphAgent(Agent, HasState):
         """Models refuse a conversation with an unanswered tool call: a crash leaves one."""
         if self._saver is None:
             return []
-        if isinstance(self._saver, GroupCommitSaver):
+        if isinstance(self._saver, DatabaseSaver):
             return _answer_tool_calls(await self._saver.look_ahead(thread_id))
         return _answer_tool_calls(await self._saver.aget_tuple(address(thread_id)))
 
@@ -221,6 +222,7 @@ def _config(context: RunContext) -> RunnableConfig:
             **permitted,
             "thread_id": context.thread_id,
             "run_id": context.run_id,
+            LEASE_KEY: find_held_lease(),
             "langgraph_auth_user": user,
             "langgraph_auth_user_id": user.identity,
             "langgraph_auth_permissions": user.permissions,
@@ -243,39 +245,3 @@ def _check_messages(graph: object, name: str) -> None:
         if "messages" not in schemas[schema]:
             keys = ", ".join(sorted(schemas[schema])) or "no keys"
             raise ConfigError(f"agent {name!r}: {expected}, found {schema.__name__} with {keys}")
-
-
-def _choose_saver(
-    graph: Graph, name: str, database: Database, configured: object
-) -> BaseCheckpointSaver[Any] | None:
-    own = graph.checkpointer
-    if configured is not None and not isinstance(configured, BaseCheckpointSaver):
-        raise ConfigError(
-            f"checkpointer: expected a LangGraph checkpointer, found {type(configured).__name__}"
-        )
-    if configured is not None and own is not None:
-        raise ConfigError(
-            f'agent {name!r}: the graph is compiled with checkpointer={own!r} and the config has "checkpointer" too: '
-            "remove one of the two"
-        )
-    if own is False:
-        return None
-    if isinstance(own, BaseCheckpointSaver):
-        return own
-    return configured or GroupCommitSaver(database).with_allowlist(_declared_types(graph))
-
-
-def _choose_store(graph: Graph, name: str, configured: object) -> BaseStore | None:
-    if configured is not None and not isinstance(configured, BaseStore):
-        raise ConfigError(f"store: expected a LangGraph store, found {type(configured).__name__}")
-    if configured is not None and graph.store is not None:
-        raise ConfigError(
-            f'agent {name!r}: the graph is compiled with a store and the config has "store" too: '
-            "remove one of the two"
-        )
-    return configured or graph.store
-
-
-def _declared_types(graph: Graph) -> set[tuple[str, ...]]:
-    """The types that the graph's state may hold, by LangGraph's own reckoning."""
-    return build_serde_allowlist(schemas=list(graph.builder.schemas), channels=graph.channels)

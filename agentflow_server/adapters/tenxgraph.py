@@ -40,8 +40,8 @@ class TenxGraphAgent(Agent):
         | {"thread_name", "thread_meta", "durable_checkpoint_every_step"}
     )
 
-    def __init__(self, graph: Any, *, name: str) -> None:
-        """Raises ConfigError unless the graph is compiled."""
+    def __init__(self, graph: Any, *, name: str, distributed: bool = False) -> None:
+        """`distributed`: any process may execute a thread's next run. Raises ConfigError."""
         if type(graph).__name__ != "CompiledGraph":
             raise ConfigError(
                 f"agent {name!r}: expected a compiled graph, found {type(graph).__name__}: "
@@ -55,12 +55,22 @@ class TenxGraphAgent(Agent):
         self.checkpointer = graph._checkpointer  # noqa: SLF001
         self.container = graph._state_graph._container  # noqa: SLF001
         self._first_state = graph._state  # noqa: SLF001
-        if type(self.checkpointer).__name__ == "InMemoryCheckpointer":
-            log.warning(
-                "agent %r forgets every conversation when the server stops: its graph has an "
-                "InMemoryCheckpointer; pass a durable one to compile()",
-                name,
+        self._check_memory(name, distributed=distributed)
+
+    def _check_memory(self, name: str, *, distributed: bool) -> None:
+        if type(self.checkpointer).__name__ != "InMemoryCheckpointer":
+            return
+        if distributed:
+            raise ConfigError(
+                f"agent {name!r}: the memory of an InMemoryCheckpointer is in one process, and with "
+                "PostgreSQL any process may execute a thread's next run; pass a checkpointer that "
+                "all of them share to compile(), such as 10xgraph's PgCheckpointer"
             )
+        log.warning(
+            "agent %r forgets every conversation when the server stops: its graph has an "
+            "InMemoryCheckpointer; pass a durable one to compile()",
+            name,
+        )
 
     async def open(self) -> None:
         await self.checkpointer.asetup()

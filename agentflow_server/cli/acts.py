@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from agentflow_server.audit import open_sink
 from agentflow_server.audit.queue import Sink
-from agentflow_server.cli.database import Database
 from agentflow_server.config import Config
+from agentflow_server.databases import Database
 from agentflow_server.errors import StoreUnavailable
 from agentflow_server.models import ApiKey, AuditEvent
 
@@ -32,7 +32,7 @@ async def open_log(config: Config, database: Database) -> Sink | None:
     audit = config.observability.audit
     if audit.sink == "stdout":
         return None
-    sink = open_sink(audit, folder=config.folder, table=database.audit)
+    sink = open_sink(audit, folder=config.folder, table=database.audit_table)
     if sink is not None:
         await sink.open()
     return sink

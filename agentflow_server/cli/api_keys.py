@@ -10,25 +10,19 @@ import typer
 
 from agentflow_server.auth.api_key import make_api_key, split_api_key
 from agentflow_server.cli.acts import Act, make_revoke_act
-from agentflow_server.cli.credential_store import (
-    change_credentials,
-    load_for_operator,
-    tell,
-    use_credentials,
-)
 from agentflow_server.cli.durations import parse_duration
 from agentflow_server.cli.failures import explained, fail
 from agentflow_server.cli.key_scopes import refuse_misspelt
-from agentflow_server.cli.logs import escape
+from agentflow_server.cli.operating import change_database, load_for_operator, tell, use_database
+from agentflow_server.cli.tables import NOTHING, format_time, tabulate
 from agentflow_server.config import ApiKeyConfig
+from agentflow_server.databases import Database
 from agentflow_server.errors import ConfigError
-from agentflow_server.interfaces import CredentialStore
 from agentflow_server.models import ApiKey
 
 NO_SUCH_KEY = 1
 
 _COLUMNS = ("KEY ID", "USER", "STATE", "CREATED", "EXPIRES", "LAST USED", "SCOPES", "NAME")
-_NOTHING = "–"
 
 
 def create_key(
@@ -55,8 +49,8 @@ def create_key(
         except ValueError as exc:
             raise ConfigError(f"api-keys create: {exc}") from exc
 
-    async def create(store: CredentialStore) -> tuple[ApiKey, Sequence[Act]]:
-        await store.add_api_key(key, secret_hash)
+    async def create(database: Database) -> tuple[ApiKey, Sequence[Act]]:
+        await database.credentials.add_api_key(key, secret_hash)
         details = {"key_id": key.key_id, "user_id": user_id, "scopes": " ".join(scopes)}
         return key, [Act("api_key.create", details)]
 
@@ -66,16 +60,16 @@ def create_key(
         if not any(isinstance(method, ApiKeyConfig) for method in loaded.auth):
             tell('Warning: the server refuses it, as "auth" has no "api_key".')
 
-    change_credentials(loaded, create, show=show)
+    change_database(loaded, create, show=show)
 
 
 def _tell_facts(key: ApiKey) -> None:
     facts = {
         "Key id": key.key_id,
         "User": key.user_id,
-        "Name": key.name or _NOTHING,
-        "Scopes": " ".join(key.scopes) or _NOTHING,
-        "Expires": _date(key.expires_at) if key.expires_at else "never",
+        "Name": key.name or NOTHING,
+        "Scopes": " ".join(key.scopes) or NOTHING,
+        "Expires": format_time(key.expires_at) if key.expires_at else "never",
     }
     tell(*(f"  {label:<8} {value}" for label, value in facts.items()))
     tell("The key is shown only now: the database holds a hash of it.")
@@ -85,13 +79,13 @@ def list_keys(
     config: Path | None, database: str | None, *, user_id: str | None, as_json: bool
 ) -> None:
     loaded = load_for_operator(config, database)
-    keys = use_credentials(loaded, lambda store: store.list_api_keys(user_id))
+    keys = use_database(loaded, lambda database: database.credentials.list_api_keys(user_id))
     if as_json:
         shown = [key.model_dump(mode="json") for key in keys]
         typer.echo(json.dumps(shown, indent=2))
     elif keys:
         now = datetime.now(UTC)
-        typer.echo(_tabulate([_COLUMNS, *(_describe(key, now) for key in keys)]))
+        typer.echo(tabulate([_COLUMNS, *(_describe(key, now) for key in keys)]))
     else:
         tell("There are no API keys.")
 
@@ -101,7 +95,8 @@ def revoke_key(config: Path | None, database: str | None, key_id: str) -> None:
     parts = split_api_key(key_id)
     wanted = parts[0] if parts else key_id
 
-    async def revoke(store: CredentialStore) -> tuple[ApiKey | None, Sequence[Act]]:
+    async def revoke(database: Database) -> tuple[ApiKey | None, Sequence[Act]]:
+        store = database.credentials
         found = await store.find_api_key(wanted)
         if found is None:
             return None, ()
@@ -111,14 +106,14 @@ def revoke_key(config: Path | None, database: str | None, key_id: str) -> None:
         await store.revoke_api_key(wanted, time.time())
         return key, [make_revoke_act(key)]
 
-    change_credentials(load_for_operator(config, database), revoke, show=_tell_revoked)
+    change_database(load_for_operator(config, database), revoke, show=_tell_revoked)
 
 
 def _tell_revoked(before: ApiKey | None) -> None:
     if before is None:
         fail('There is no such API key; "agentflow api-keys list" shows them.', code=NO_SUCH_KEY)
     if before.revoked_at is not None:
-        tell(f"The key was revoked already, at {_date(before.revoked_at)}.")
+        tell(f"The key was revoked already, at {format_time(before.revoked_at)}.")
     else:
         tell("Revoked: the key is refused from now on.")
 
@@ -130,19 +125,6 @@ def _describe(key: ApiKey, now: datetime) -> Sequence[str]:
     elif key.expires_at is not None and now >= key.expires_at:
         state = "expired"
     times = (key.created_at, key.expires_at, key.last_used_at)
-    dates = (_date(time) if time else _NOTHING for time in times)
+    dates = (format_time(time) if time else NOTHING for time in times)
     scopes = " ".join(key.scopes)
-    return key.key_id, key.user_id, state, *dates, scopes or _NOTHING, key.name or _NOTHING
-
-
-def _date(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%MZ}"
-
-
-def _tabulate(rows: Sequence[Sequence[str]]) -> str:
-    cells = [[escape(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
+    return key.key_id, key.user_id, state, *dates, scopes or NOTHING, key.name or NOTHING

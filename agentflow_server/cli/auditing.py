@@ -88,7 +88,7 @@ async def _open_configured(config: Config) -> AsyncIterator[AuditReader]:
             yield FileReader(config.folder / str(audit.path), closing)
     elif audit.sink == "database":
         async with open_database(config) as database:
-            yield await TableReader.make(database.audit)
+            yield await TableReader.make(database.audit_table)
     else:
         raise ConfigError(
             f'observability.audit: the sink is "{audit.sink}", so there is no log to read here'

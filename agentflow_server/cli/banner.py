@@ -25,7 +25,7 @@ from agentflow_server.config import (
 def summarise(config: Config) -> Mapping[str, str]:
     """The parts of the configuration that one wants to see at a glance."""
     agents = ", ".join(f"{name} ({path})" for name, path in config.agents.items())
-    return {"Agents": agents, "Auth": _auth(config), "Database": str(config.database_path)}
+    return {"Agents": agents, "Auth": _auth(config), "Database": config.database_shown}
 
 
 def addresses(config: Config, url: str) -> Mapping[str, str]:

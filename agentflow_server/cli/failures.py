@@ -3,11 +3,12 @@
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
@@ -18,6 +19,8 @@ from agentflow_server.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     from agentflow_server.app import AgentflowApp
+
+T = TypeVar("T")
 
 CANNOT_LISTEN = 1
 BAD_CONFIG = 2
@@ -65,14 +68,19 @@ def _is_about_the_file(problem: str) -> bool:
     return key is not None and key[0] in ConfigFile.model_fields
 
 
-def load_app(config: Config) -> "AgentflowApp":
+def load_app(config: Config, *, executes: bool = True) -> "AgentflowApp":
     """Build the application. Raises ConfigError; leaves when the user's own code raises."""
     # Imported here because `token` and `show` do without the web framework.
     from agentflow_server.app import create_app  # noqa: PLC0415
 
+    return load_user_code(config, partial(create_app, executes=executes))
+
+
+def load_user_code(config: Config, build: Callable[[Config], T]) -> T:
+    """What `build` makes. Raises ConfigError; leaves when the user's own code raises."""
     try:
         with naming_the_file(config):
-            return create_app(config)
+            return build(config)
     except ConfigError:
         raise
     except (Exception, SystemExit) as exc:

@@ -11,8 +11,10 @@ import typer
 from agentflow_server import __version__
 from agentflow_server.cli.audit_commands import audit
 from agentflow_server.cli.credential_commands import api_keys, revoke
+from agentflow_server.cli.database_commands import db
 from agentflow_server.cli.init import init
 from agentflow_server.cli.options import ConfigFile, Database
+from agentflow_server.cli.run_commands import runs
 from agentflow_server.cli.token_commands import token
 from agentflow_server.cli.usage import Commands
 
@@ -34,7 +36,11 @@ Port = Annotated[
     int | None,
     typer.Option(help="Default 8000; 0 takes a free one.", min=0, max=65535, show_default=False),
 ]
-LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+LogLevelOption = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"] | None,
+    typer.Option("--log-level", show_default=False),
+]
+JsonLogs = Annotated[bool, typer.Option("--json-logs", help="One JSON object a line.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,9 +66,23 @@ def serve(
     host: Host = None,
     port: Port = None,
     database: Database = None,
-    log_level: Annotated[LogLevel | None, typer.Option(show_default=False)] = None,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="One JSON object a line.")] = False,
+    log_level: LogLevelOption = None,
+    json_logs: JsonLogs = False,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a file changes.")] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share the port; needs PostgreSQL.", min=1, max=64)
+    ] = 1,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Leave all runs to `agentflow worker`.")
+    ] = False,
+    shutdown_delay: Annotated[
+        float,
+        typer.Option(
+            help="Seconds to go on listening after SIGTERM, while /health/ready says 503.",
+            min=0,
+            max=600,
+        ),
+    ] = 0.0,
     ssl_certfile: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
 ) -> None:
@@ -75,11 +95,32 @@ def serve(
         json_logs=json_logs,
         certificate=ssl_certfile,
         key=ssl_keyfile,
+        executes=not no_worker,
+        workers=workers,
+        shutdown_delay=shutdown_delay,
     )
+    if reload and workers > 1:
+        raise typer.BadParameter("--reload and --workers exclude each other")
     if reload:
         serve_reloading(serving)
+    elif workers > 1:
+        serving.run_several()
     else:
         serving.run()
+
+
+@app.command()
+def worker(
+    *,
+    config: ConfigFile = None,
+    database: Database = None,
+    log_level: LogLevelOption = None,
+    json_logs: JsonLogs = False,
+) -> None:
+    """Execute runs that servers accept, without serving HTTP. Needs PostgreSQL."""
+    from agentflow_server.cli.working import work  # noqa: PLC0415
+
+    work(config, overrides={"database": database, "log_level": log_level}, json_logs=json_logs)
 
 
 app.command("init")(init)
@@ -129,6 +170,8 @@ def keys(
 app.add_typer(token)
 app.add_typer(api_keys)
 app.add_typer(audit)
+app.add_typer(runs)
+app.add_typer(db)
 app.command("revoke")(revoke)
 
 

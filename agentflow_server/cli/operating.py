@@ -1,4 +1,4 @@
-"""The database of keys and revocations, opened for one command beside a server that may run."""
+"""What operators' commands do with the database, beside a server that may run."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from agentflow_server.cli.database import open_database
 from agentflow_server.cli.failures import explained, fail
 from agentflow_server.cli.logs import escape, set_up_logs
 from agentflow_server.config import Config, load_config
-from agentflow_server.interfaces import CredentialStore
+from agentflow_server.databases import Database
 
 UNWRITTEN = 3
 
@@ -27,20 +27,20 @@ def load_for_operator(path: Path | None, database: str | None) -> Config:
         return load_config(path, overrides={"database": database})
 
 
-def use_credentials(config: Config, use: Callable[[CredentialStore], Awaitable[T]]) -> T:
+def use_database(config: Config, use: Callable[[Database], Awaitable[T]]) -> T:
     """What `use` returns. Whatever is wrong ends the process with one line each."""
 
     async def open_and_use() -> T:
         async with open_database(config) as opened:
-            return await use(opened.credentials)
+            return await use(opened)
 
     with explained():
         return anyio.run(open_and_use)
 
 
-def change_credentials(
+def change_database(
     config: Config,
-    change: Callable[[CredentialStore], Awaitable[tuple[T, Sequence[Act]]]],
+    change: Callable[[Database], Awaitable[tuple[T, Sequence[Act]]]],
     *,
     show: Callable[[T], None],
 ) -> None:
@@ -53,7 +53,7 @@ def change_credentials(
     async def open_and_change() -> tuple[T, str | None]:
         async with open_database(config) as opened:
             log = await open_log(config, opened)
-            result, acts = await change(opened.credentials)
+            result, acts = await change(opened)
             return result, await write_down(log, acts)
 
     with explained():

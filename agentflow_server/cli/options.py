@@ -16,5 +16,8 @@ ConfigFile = Annotated[
 ]
 Database = Annotated[
     str | None,
-    typer.Option(help="sqlite:///path/to/file.db, instead of the file's.", show_default=False),
+    typer.Option(
+        help="sqlite:///path/to/file.db or postgresql://…, instead of the file's.",
+        show_default=False,
+    ),
 ]

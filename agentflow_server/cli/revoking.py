@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 
 from agentflow_server.cli.acts import Act, make_revoke_act
-from agentflow_server.cli.credential_store import change_credentials, load_for_operator, tell
 from agentflow_server.cli.durations import parse_duration
 from agentflow_server.cli.failures import explained
+from agentflow_server.cli.operating import change_database, load_for_operator, tell
 from agentflow_server.cli.subjects import (
     find_namesakes,
     is_open,
@@ -55,7 +55,9 @@ def revoke_credentials(
         tell(_REVOKED, *([f"API keys revoked for ever: {keys}"] if keys else []))
         tell(*_find_doubts(user_id, loaded.auth))
 
-    change_credentials(loaded, lambda store: _revoke(store, revocation, now), show=show)
+    change_database(
+        loaded, lambda database: _revoke(database.credentials, revocation, now), show=show
+    )
 
 
 def _find_doubts(user_id: str | None, methods: Sequence[AuthConfig]) -> Iterator[str]:

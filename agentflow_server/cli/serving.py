@@ -24,6 +24,7 @@ from agentflow_server.cli.bounded_http import BoundedHttp
 from agentflow_server.cli.failures import explained, load_app, naming_the_file
 from agentflow_server.cli.listening import bind, url_of
 from agentflow_server.cli.logs import set_up_logs
+from agentflow_server.cli.supervising import Supervisor
 from agentflow_server.config import (
     Config,
     exposure_problems,
@@ -48,26 +49,72 @@ class Serving:
     json_logs: bool = False
     certificate: Path | None = None
     key: Path | None = None
+    executes: bool = True
+    """Otherwise its runs are for `agentflow worker`."""
+    workers: int = 1
+    """How many processes."""
+    shutdown_delay: float = 0.0
+    """Seconds between not being ready any more and not listening any more."""
 
     def run(self, sockets: Sequence[socket] | None = None) -> None:
         """Serve until a signal comes. `sockets` are bound already, else they are bound here."""
         with explained():
             config = load_config(self.path, overrides=self.overrides)
             self.prepare(config)
-            bound = list(sockets or bind(config.host, config.port))
-            app = load_app(config)
-            announce = partial(self._announce, config, bound)
-            _run(_Server(self.uvicorn_config(app, config), app, announce), bound)
+            listening = list(sockets or bind(config.host, config.port))
+            self._serve(config, listening, partial(self._announce, config, listening))
+
+    def run_several(self) -> None:
+        """The same in `workers` processes."""
+        with explained():
+            # Only those publish the dotenv file, or each would inherit what was in it.
+            config = read_config(self.path, overrides=self.overrides)
+            self.prepare(config)
+            sockets = bind(config.host, config.port)
+            Supervisor(partial(self.run_as_one_of, sockets), self.workers, sockets).run()
+
+    def run_as_one_of(
+        self, sockets: list[socket], number: int, started: Callable[[], None] | None
+    ) -> None:
+        """`number` counts from 0; each has its metrics on a port of its own. `started` is for the
+        very first one to call, which also says where it serves."""
+        with explained():
+            config = load_config(self.path, overrides=self.overrides)
+            set_up_logs(config.log_level, as_json=self.json_logs)
+
+            def announce() -> None:
+                if started is not None:
+                    started()
+                    self._announce(config, sockets)
+
+            self._serve(_shift_metrics(config, number), sockets, announce)
+
+    def _serve(self, config: Config, sockets: list[socket], announce: Callable[[], None]) -> None:
+        app = load_app(config, executes=self.executes)
+        server = _Server(self.uvicorn_config(app, config), app, announce, self.shutdown_delay)
+        _run(server, sockets)
 
     def prepare(self, config: Config) -> None:
         """Raises ConfigError when `config` must not be served as it is."""
         set_up_logs(config.log_level, as_json=self.json_logs)
         errors, warnings = exposure_problems(config, config.host)
+        errors = [*errors, *self._sharing_problems(config)]
         if errors:
             raise ConfigError(*errors)
         for warning in (*warnings, *unknown_variables(config)):
             log.warning("%s", warning)
         self._check_certificate()
+
+    def _sharing_problems(self, config: Config) -> Sequence[str]:
+        if config.is_distributed:
+            return ()
+        wanted = {"--workers": self.workers > 1, "--no-worker": not self.executes}
+        return [
+            f"{flag}: several processes share a database of PostgreSQL only; "
+            'write "database": "postgresql://…"'
+            for flag, is_wanted in wanted.items()
+            if is_wanted
+        ]
 
     def uvicorn_config(self, app: "AgentflowApp | str", config: Config) -> uvicorn.Config:
         return uvicorn.Config(
@@ -123,33 +170,55 @@ class _Server(uvicorn.Server):
     """Opens the application itself: uvicorn would log what prevents it as a traceback."""
 
     def __init__(
-        self, config: uvicorn.Config, app: "AgentflowApp", announce: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        app: "AgentflowApp",
+        announce: Callable[[], None],
+        shutdown_delay: float,
     ) -> None:
         super().__init__(config)
         self._app = app
         self._announce = announce
+        self._shutdown_delay = shutdown_delay
         self._opened = AsyncExitStack()
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         with naming_the_file(self._app.config):
             await self._opened.enter_async_context(self._app.router.lifespan_context(self._app))
         await super().startup(sockets)
-        _spare_the_collector()
+        spare_the_collector()
         self._announce()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        await self._retire()
         log.info("stopping; running requests may finish")
         # Side by side, or runs that nobody waits for would get a grace period of their own.
         _, unstoppable = await asyncio.gather(super().shutdown(sockets), self._app.drain())
         if not self.force_exit:
             await self._opened.aclose()
-        if unstoppable:
-            log.error("ending in spite of %d agents that do not stop", unstoppable)
-            logging.shutdown()
-            os._exit(1)  # the event loop would wait for them for ever
+        end_in_spite_of(unstoppable)
+
+    async def _retire(self) -> None:
+        """Let a load balancer find out that we go, while we still answer all it sends."""
+        self._app.retire()
+        if self._shutdown_delay:
+            log.info("not ready any more; listening for another %g s", self._shutdown_delay)
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._shutdown_delay
+        while clock() < end and not self.force_exit:
+            await self.on_tick(0)  # which sets the time in the headers
+            await asyncio.sleep(min(0.2, max(0.0, end - clock())))
 
 
-def _spare_the_collector() -> None:
+def end_in_spite_of(unstoppable: int) -> None:
+    """The event loop would wait for these agents for ever."""
+    if unstoppable:
+        log.error("ending in spite of %d agents that do not stop", unstoppable)
+        logging.shutdown()
+        os._exit(1)
+
+
+def spare_the_collector() -> None:
     """What is loaded now stays: walking through all of it again and again is most of what garbage
     collection would cost a turn."""
     gc.collect()
@@ -179,6 +248,15 @@ def _run(server: uvicorn.Server, sockets: list[socket]) -> None:
         server.run(sockets=sockets)
     except KeyboardInterrupt:
         log.debug("stopped by Ctrl-C")
+
+
+def _shift_metrics(config: Config, number: int) -> Config:
+    watch = config.observability
+    if watch.metrics is None or watch.metrics.port == 0:
+        return config
+    metrics = watch.metrics.model_copy(update={"port": watch.metrics.port + number})
+    watch = watch.model_copy(update={"metrics": metrics})
+    return config.model_copy(update={"observability": watch})
 
 
 def _watched(config: Config) -> list[str]:

@@ -33,6 +33,7 @@ from agentflow_server.config.sections import (
     RunsConfig,
 )
 from agentflow_server.config.showing import effective
+from agentflow_server.config.webhooks import WebhooksConfig
 
 __all__ = [
     "Algorithm",
@@ -57,6 +58,7 @@ __all__ = [
     "RolesConfig",
     "RunsConfig",
     "StaticKeys",
+    "WebhooksConfig",
     "effective",
     "exposure_problems",
     "find_issuer",

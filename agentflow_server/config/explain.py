@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from agentflow_server.config.masking import looks_secret
+from agentflow_server.config.masking import looks_secret, mask
 
 Place = tuple[str | int, ...]
 """Where a value is: `("cors", "allow_origins", 0)`."""
@@ -124,7 +124,7 @@ def describe(value: Any, *, secret: bool = False) -> str:
         case _ if not value:
             return f"an empty {_kind(value)}"
         case str() if not secret and len(value) <= 60 and value.isprintable():
-            return json.dumps(value, ensure_ascii=False)
+            return json.dumps(mask(value), ensure_ascii=False)
     return f"{'an' if isinstance(value, dict) else 'a'} {_kind(value)}"
 
 

@@ -16,6 +16,7 @@ _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,128}")
 _ROUTE = re.compile(r"[A-Z]{3,10} /[\x21-\x22\x24-\x3E\x40-\x7E]*")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _SQLITE = "sqlite:///"
+_DATABASES = '"sqlite:///path/to/file.db" or "postgresql://user:password@host/database"'
 
 
 def expected(what: str) -> PydanticCustomError:
@@ -26,6 +27,10 @@ def expected(what: str) -> PydanticCustomError:
 def refused(why: str) -> PydanticCustomError:
     """The value is understood and not accepted; the line says why and not what was found."""
     return PydanticCustomError("refused", "{why}", {"why": why})
+
+
+def is_postgres(database: str) -> bool:
+    return database.startswith(("postgresql://", "postgres://"))
 
 
 def _text(value: str) -> str:
@@ -49,14 +54,18 @@ def _agent_name(value: str) -> str:
 
 
 def _database(value: str) -> str:
-    scheme, separator, _ = value.partition("://")
-    if separator and scheme.startswith("postgres"):
-        raise refused("PostgreSQL is not available yet; use sqlite:///path/to/file.db")
+    if value.startswith(("postgresql+", "postgres+")):
+        raise refused('expected "postgresql://…", without the name of a driver')
+    if is_postgres(value):
+        # What else is wrong with it, libpq says when it connects.
+        if not value.isprintable() or " " in value or value.endswith("://"):
+            raise expected(_DATABASES)
+        return value
     path = value.removeprefix(_SQLITE)
     if value in ("sqlite://", _SQLITE, "sqlite:///:memory:"):
         raise refused("a database in memory would lose every thread at a restart; name a file")
     if not value.startswith(_SQLITE) or path.endswith("/"):
-        raise expected('"sqlite:///path/to/file.db"')
+        raise expected(_DATABASES)
     if "?" in path or "\0" in path:
         raise refused("options after the file name are not supported")
     return value

@@ -37,6 +37,7 @@ from agentflow_server.config.sections import (
     RunsConfig,
     Section,
 )
+from agentflow_server.config.webhooks import WebhooksConfig, WebhooksSection, resolve_webhooks
 from agentflow_server.errors import ConfigError
 
 _SECTIONS = Sections(
@@ -45,6 +46,7 @@ _SECTIONS = Sections(
         ("limits",): LimitsConfig,
         ("cors",): CorsConfig,
         ("runs",): RunsConfig,
+        ("webhooks",): WebhooksSection,
         ("rate_limit",): RateLimitConfig,
         ("observability",): ObservabilityConfig,
         ("observability", "audit"): AuditConfig,
@@ -120,12 +122,13 @@ def _resolve(
     written = _expand(file, raw, problems)
     settings = _check_file(written, problems)
     auth = _check_auth(written, problems)
+    webhooks = _check_webhooks(settings, written, problems)
     flags = _check_flags(overrides, problems)
     server = _check_environment(written.dotenv, problems)
     if problems.lines or not (settings and auth and flags and server):
         raise ConfigError(*problems.lines)
     chosen = server.model_dump(exclude_none=True) | flags.model_dump(exclude_none=True)
-    return _build(written, settings, auth, chosen), written.dotenv
+    return _build(written, settings, auth, {**chosen, "webhooks": webhooks}), written.dotenv
 
 
 def _expand(file: Path, raw: dict[str, Any], problems: Problems) -> _Written:
@@ -176,6 +179,14 @@ def _check_auth(written: _Written, problems: Problems) -> tuple[AuthConfig, ...]
         dotenv=written.dotenv,
         problems=problems,
     )
+
+
+def _check_webhooks(
+    settings: ConfigFile | None, written: _Written, problems: Problems
+) -> WebhooksConfig | None:
+    if settings is None or any(place[0] == "webhooks" for place in written.unset):
+        return None
+    return resolve_webhooks(settings.webhooks, merge(written.dotenv), problems)
 
 
 def _check_flags(overrides: Mapping[str, str | int | None], problems: Problems) -> _Flags | None:

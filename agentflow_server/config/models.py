@@ -8,7 +8,16 @@ from pydantic import Field
 
 from agentflow_server.config.addresses import RedisUrl
 from agentflow_server.config.explain import Place
-from agentflow_server.config.fields import AgentName, DatabaseUrl, Host, PublicUrl, Reference, Text
+from agentflow_server.config.fields import (
+    AgentName,
+    DatabaseUrl,
+    Host,
+    PublicUrl,
+    Reference,
+    Text,
+    is_postgres,
+)
+from agentflow_server.config.masking import mask
 from agentflow_server.config.methods import AuthConfig, AuthSection, NoAuthConfig
 from agentflow_server.config.sections import (
     AuthorizationSection,
@@ -19,6 +28,7 @@ from agentflow_server.config.sections import (
     RunsConfig,
     Section,
 )
+from agentflow_server.config.webhooks import WebhooksConfig, WebhooksSection
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 DEFAULT_DATABASE = "sqlite:///.agentflow/agentflow.db"
@@ -65,8 +75,13 @@ class ConfigFile(_Settings):
     )
     env: Text | None = Field(default=None, description="A dotenv file; it must exist.")
     auth: AuthSection = Field(default=None, description="Who may use the server.")
+    webhooks: WebhooksSection | None = Field(
+        default=None, description="Lets requests name a URL that is told when their run has ended."
+    )
     database: DatabaseUrl = Field(
-        default=DEFAULT_DATABASE, description="Relative to the folder of this file."
+        default=DEFAULT_DATABASE,
+        description="sqlite:///file, relative to the folder of this file, or postgresql://…",
+        repr=False,
     )
 
 
@@ -81,9 +96,10 @@ class Config(_Settings):
     env: str | None = None
     auth: tuple[AuthConfig, ...] = Field(default=(NoAuthConfig(),), min_length=1)
     """The methods in the order in which they are asked; none is a method."""
+    webhooks: WebhooksConfig | None = None
     auth_written: bool = False
     """The file has an `auth` key; null counts."""
-    database: DatabaseUrl = DEFAULT_DATABASE
+    database: DatabaseUrl = Field(default=DEFAULT_DATABASE, repr=False)
     host: Host = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     log_level: LogLevel = "info"
@@ -91,8 +107,21 @@ class Config(_Settings):
     """Where in `auth` a value came from the environment, `(method, "options", …)`: masked."""
 
     @property
-    def database_path(self) -> Path:
+    def is_distributed(self) -> bool:
+        """Whether several processes may share the database."""
+        return is_postgres(self.database)
+
+    @property
+    def database_path(self) -> Path | None:
+        """The file of the database, if it is one."""
+        if self.is_distributed:
+            return None
         return self.folder / self.database.removeprefix("sqlite:///")
+
+    @property
+    def database_shown(self) -> str:
+        """Which database it is, without its password."""
+        return str(self.database_path or mask(self.database))
 
     @property
     def named_methods(self) -> Sequence[tuple[str, AuthConfig]]:

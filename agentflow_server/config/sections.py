@@ -126,6 +126,17 @@ class RunsConfig(Section):
     per_principal: int | None = Field(
         default=None, ge=1, description="The same for each caller, on all his threads."
     )
+    event_retention: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds that the events of a run stay after its end; null: with its thread.",
+    )
+    lease: float = Field(
+        default=15.0,
+        ge=2,
+        le=3600,
+        description="Seconds until the turns of a silent process are given to others. PostgreSQL.",
+    )
     shutdown_grace: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds that running turns have to finish."
     )

@@ -19,11 +19,12 @@ from agentflow_server.config.models import Config
 
 def effective(config: Config) -> dict[str, Any]:
     """Every setting with its value, as JSON data; secrets are masked."""
-    apart = {"auth", "auth_written", "expanded", "redis"}
+    apart = {"auth", "auth_written", "expanded", "redis", "database"}
     return {
         **config.model_dump(mode="json", exclude=apart),
         "redis": None if config.redis is None else mask(config.redis.get_secret_value()),
-        "database_path": str(config.database_path),
+        "database": mask(config.database),
+        "database_path": config.database_path and str(config.database_path),
         "auth": _auth(config),
     }
 

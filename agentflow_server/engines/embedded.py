@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol, Self
 
@@ -13,6 +14,7 @@ log = logging.getLogger(__name__)
 
 STOPPED = RunError(code="server_stopped", detail="The server was stopped before the run had ended")
 RETRY_SECONDS = 5.0
+HEED_SECONDS = 1.0
 UNWILLING_SECONDS = 5.0
 """How long a cancelled agent may take to clean up before it is left alone."""
 
@@ -39,6 +41,13 @@ class Worker(Protocol):
         """From now on `execute` returns None: what waits stays for the next start."""
 
 
+class Neighbours(Protocol):
+    """Other processes that write into the same database: commands of operators."""
+
+    async def have_written(self) -> bool:
+        """Since the last call. Raises StoreUnavailable."""
+
+
 class EmbeddedEngine(Engine):
     """One task per busy thread, which drains the thread's queue.
 
@@ -54,9 +63,11 @@ class EmbeddedEngine(Engine):
         grace: float,
         concurrency: int | None = None,
         takes_turns: bool = False,
+        neighbours: Neighbours | None = None,
+        wake_readers: Callable[[], None] | None = None,
     ) -> None:
         """`takes_turns`: the worker never claims a thread's next run; with `concurrency` set, it
-        must not."""
+        must not. `wake_readers` is called when `neighbours` have written, who tell nobody."""
         self._store = store
         self._worker = worker
         self._grace = grace
@@ -68,8 +79,11 @@ class EmbeddedEngine(Engine):
         self._takes_turns = takes_turns
         self._reserved = 0
         self._is_short = False
-        self.unstoppable = 0
-        """After `drain`: how many agents went on although they were cancelled."""
+        self._unstoppable = 0
+        self._neighbours = neighbours
+        self._wake_readers = wake_readers or (lambda: None)
+        self._heeding: asyncio.Task[None] | None = None
+        self._is_told = False
 
     async def __aenter__(self) -> Self:
         for active in await self._store.interrupted_runs():
@@ -77,7 +91,24 @@ class EmbeddedEngine(Engine):
                 await self.dispatch(recovered)
         await self._fill()
         self._waiter = asyncio.create_task(self._serve_line(), name="runs-in-line")
+        if self._neighbours is not None:
+            self._heeding = asyncio.create_task(self._heed(self._neighbours), name="neighbours")
         return self
+
+    async def _heed(self, neighbours: Neighbours) -> None:
+        """Do what operators' commands have left to be done."""
+        while True:
+            try:
+                if await neighbours.have_written():
+                    self._wake_readers()
+                    for active in await self._store.interrupted_runs():
+                        if active.stopping is not None:
+                            self.stop(active.run.run_id, active.stopping)
+                    self._is_told = True
+                    self._changed.set()
+            except AgentflowError:
+                log.exception("what commands have written cannot be found")
+            await asyncio.sleep(HEED_SECONDS)
 
     async def _fill(self) -> None:
         """Execute what waits, as much as there is room for."""
@@ -96,7 +127,8 @@ class EmbeddedEngine(Engine):
             wait: float | None = RETRY_SECONDS
             try:
                 threads, next_due = await self._store.release_delayed(datetime.now(UTC))
-                if threads or self._takes_turns:
+                told, self._is_told = self._is_told, False
+                if threads or self._takes_turns or told:
                     await self._fill()
                 wait = None if next_due is None else _seconds_until(next_due)
             except AgentflowError:
@@ -133,10 +165,11 @@ class EmbeddedEngine(Engine):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.drain()
 
-    async def drain(self) -> None:
-        """Let running runs finish for the grace period, which begins with the first call, then
-        stop them. What waits in line stays there."""
+    async def drain(self) -> int:
         self._worker.stop_claiming()
+        if self._heeding is not None:
+            self._heeding.cancel()
+            self._heeding = None
         clock = asyncio.get_running_loop().time
         if self._deadline is None:
             self._deadline = clock() + self._grace
@@ -146,16 +179,19 @@ class EmbeddedEngine(Engine):
             await asyncio.wait({self._waiter}, timeout=UNWILLING_SECONDS)
             self._waiter.cancel()
             self._waiter = None
-        if not self._tasks:
-            return
-        left = max(0.0, self._deadline - clock())
+        if self._tasks:
+            await self._end_tasks(self._deadline)
+        return self._unstoppable
+
+    async def _end_tasks(self, deadline: float) -> None:
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
         log.info("waiting up to %.0f s for %d running runs", left, len(self._tasks))
         _, late = await asyncio.wait(self._tasks, timeout=left)
         for task in late:
             task.cancel()
         if late:
             _, unwilling = await asyncio.wait(late, timeout=UNWILLING_SECONDS)
-            self.unstoppable = len(unwilling)
+            self._unstoppable = len(unwilling)
             await self._give_up({self._tasks.pop(task).lease for task in unwilling})
 
     async def _give_up(self, leases: set[str]) -> None:

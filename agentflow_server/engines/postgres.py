@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Protocol, Self
+from typing import Self
 
 from agentflow_server.engines.embedded import EmbeddedEngine, Worker
 from agentflow_server.engines.postgres_leases import Database, Leases, Watch
 from agentflow_server.errors import AgentflowError, LeaseLost
-from agentflow_server.interfaces import Store
+from agentflow_server.interfaces import EventBus, Store
 from agentflow_server.models import ActiveRun, Stop
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,6 @@ WAITING = "waiting"
 STOP = "stop"
 
 
-class Signals(Protocol):
-    """Between the processes: soon, or not at all."""
-
-    def tell(self, topic: str, body: str = "") -> None:
-        """Never blocks, never raises."""
-
-    def listen(self, topic: str, hear: Callable[[str], None]) -> None:
-        """`hear` is not called for what this process tells."""
-
-
 class PostgresEngine(EmbeddedEngine):
     """What this process claims it executes like the embedded engine; beside that it takes up runs
     that others have no room for, and those of processes that died.
@@ -56,7 +46,7 @@ class PostgresEngine(EmbeddedEngine):
         worker: Worker,
         *,
         database: Database,
-        signals: Signals,
+        signals: EventBus,
         grace: float,
         concurrency: int | None = None,
         takes_turns: bool = False,
@@ -98,7 +88,7 @@ class PostgresEngine(EmbeddedEngine):
             self._heart.cancel()
             await asyncio.wait({self._heart})
 
-    async def drain(self) -> None:
+    async def drain(self) -> int:
         self._closing.set()
         self._changed.set()
         loops = {loop for loop in (self._waiter, self._guard) if loop is not None}
@@ -107,8 +97,9 @@ class PostgresEngine(EmbeddedEngine):
             _, late = await asyncio.wait(loops, timeout=CLAIMING_SECONDS)
             for loop in late:
                 loop.cancel()
-        await super().drain()
+        unstoppable = await super().drain()
         self._signals.tell(WAITING)
+        return unstoppable
 
     def problems(self) -> Sequence[str]:
         """What keeps this process from executing runs right now."""

@@ -29,10 +29,7 @@ _Notice = TypeAdapter(tuple[str, str, list[str]])
 
 
 class PostgresEventBus(EventBus):
-    """Readers beside the worker get the events themselves, those elsewhere are told to read them.
-
-    It also carries short signals between the processes: see `tell`.
-    """
+    """Readers beside the worker get the events themselves, those elsewhere are told to read them."""
 
     def __init__(self, url: str, *, poll: float = POLL_SECONDS) -> None:
         self._id = secrets.token_hex(4)
@@ -62,6 +59,9 @@ class PostgresEventBus(EventBus):
                 self._runs[events[0].run_id] = None
             self._sender.wake()
 
+    def wake_all(self) -> None:
+        self._local.wake_all()
+
     def close(self) -> None:
         self._local.close()
 
@@ -71,16 +71,11 @@ class PostgresEventBus(EventBus):
     # Signals
 
     def tell(self, topic: str, body: str = "") -> None:
-        """Let every other process know: soon, unless it gets lost. Never blocks, never raises.
-
-        `body` is less than 1000 characters.
-        """
         if len(self._signals) < _MAX_WAITING:
             self._signals[topic, body] = None
             self._sender.wake()
 
     def listen(self, topic: str, hear: Callable[[str], None]) -> None:
-        """From now on call `hear(body)` when another process has told something."""
         self._heard_by[topic] = hear
 
     def _take(self) -> Sequence[str]:

@@ -8,6 +8,7 @@ from agentflow_server.models import QueueState, RunStatus
 
 AuthResult = Literal["success", "failure", "error"]
 Operation = Literal["read", "write"]
+WebhookResult = Literal["delivered", "failed", "given_up"]
 
 
 class Metrics:
@@ -37,6 +38,9 @@ class Metrics:
 
     def database(self, operation: Operation, seconds: float) -> None:
         """One statement or transaction, the time in its queue included."""
+
+    def webhook(self, result: WebhookResult) -> None:
+        """A webhook was tried: what `failed` is tried again, what was `given_up` is not."""
 
     def queue(self, state: QueueState | None) -> None:
         """None: the database did not tell."""

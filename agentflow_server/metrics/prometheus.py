@@ -7,7 +7,12 @@ from typing import Any, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from agentflow_server.metrics.counting import AuthResult, CountedMetrics, Operation
+from agentflow_server.metrics.counting import (
+    AuthResult,
+    CountedMetrics,
+    Operation,
+    WebhookResult,
+)
 from agentflow_server.metrics.labels import auth_method, auth_reason, find_method, find_route
 from agentflow_server.models import QueueState, RunStatus
 
@@ -47,6 +52,13 @@ class PrometheusMetrics(CountedMetrics):
         )
         self._database = {name: database.labels(name) for name in get_args(Operation)}
         self._auth_children: dict[tuple[str, str, str], Counter] = {}
+        webhooks = Counter(
+            "agentflow_webhooks",
+            "Attempts to deliver a webhook, by what came of them.",
+            ("result",),
+            registry=registry,
+        )
+        self._webhooks = {result: webhooks.labels(result) for result in get_args(WebhookResult)}
 
     def _add_requests(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -136,6 +148,9 @@ class PrometheusMetrics(CountedMetrics):
 
     def database(self, operation: Operation, seconds: float) -> None:
         self._database[operation].observe(seconds)
+
+    def webhook(self, result: WebhookResult) -> None:
+        self._webhooks[result].inc()
 
     def queue(self, state: QueueState | None) -> None:
         self._running.set(math.nan if state is None else state.running)

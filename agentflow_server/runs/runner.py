@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -58,6 +58,7 @@ class TurnRequest:
     on_busy: OnBusy = "enqueue"
     start_after: datetime | None = None
     origin: Origin = UNKNOWN_ORIGIN
+    webhook: str | None = None
 
 
 class Runner:
@@ -71,8 +72,11 @@ class Runner:
         agents: Mapping[str, Agent],
         *,
         metrics: Metrics | None = None,
+        wake_sender: Callable[[], None] | None = None,
     ) -> None:
+        """`wake_sender` is called when a run that had not begun has ended: it may have a webhook."""
         self.store = store
+        self._wake_sender = wake_sender
         self.agents = agents
         self._bus = bus
         self._engine = engine
@@ -121,7 +125,7 @@ class Runner:
                 started.stopping, "rollback" if new.on_busy == "rollback" else "cancel"
             )
         for run_id in started.cancelled:
-            self._bus.publish(await self.store.list_events(run_id, after=0, limit=1))
+            await self._tell_end(run_id)
         return started
 
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
@@ -188,8 +192,14 @@ class Runner:
         if run.ended_at is None:
             self._engine.stop(run_id, how)
         else:
-            self._bus.publish(await self.store.list_events(run_id, after=0, limit=1))
+            await self._tell_end(run_id)
         return run
+
+    async def _tell_end(self, run_id: str) -> None:
+        """Of a run that had not begun."""
+        if self._wake_sender is not None:
+            self._wake_sender()
+        self._bus.publish(await self.store.list_events(run_id, after=0, limit=1))
 
     async def send(
         self,
@@ -276,4 +286,5 @@ class Runner:
             on_busy=request.on_busy,
             start_after=request.start_after,
             origin=request.origin,
+            webhook=request.webhook,
         )

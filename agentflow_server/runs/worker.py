@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from agentflow_server.engines.embedded import STOPPED
 from agentflow_server.errors import AgentflowError, LeaseLost, StoreUnavailable
 from agentflow_server.interfaces import Agent, AgentAsked, EventBus, Store
+from agentflow_server.interfaces.leases import holding
 from agentflow_server.log_context import bind
 from agentflow_server.metrics import Metrics, Tracing
 from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome, Stop
@@ -77,7 +78,10 @@ class Worker:
         *,
         metrics: Metrics | None = None,
         tracing: Tracing | None = None,
+        wake_sender: Callable[[], None] | None = None,
     ) -> None:
+        """`wake_sender` is called when a run with a webhook has ended."""
+        self._wake_sender = wake_sender
         self._metrics = metrics or Metrics()
         self._tracing = tracing or Tracing()
         self._store = store
@@ -99,6 +103,7 @@ class Worker:
         run, origin = active.run, active.origin
         with (
             bind(request=origin.request_id, thread=run.thread_id, run=run.run_id),
+            holding(run.run_id, active.lease),
             self._tracing.run_span(
                 origin.traceparent,
                 run_id=run.run_id,
@@ -170,8 +175,9 @@ class Worker:
         if active.last_seq == 0:
             recorder.start()
         if outcome.forget:
-            await self._undo(active)
-        await recorder.finish(outcome, keep=False, claim_next=False)
+            with holding(active.run.run_id, active.lease):
+                await self._undo(active)
+        await self._store_end(recorder, active, outcome, keep=False, claim_next=False)
 
     async def _take_turn(self, active: ActiveRun, recorder: Recorder) -> RunOutcome:
         """The agent's outcome, or the one that somebody told it. A task of its own drives it: an
@@ -278,8 +284,9 @@ class Worker:
         while True:
             claim_next = not (self._stopping or self._rules.takes_turns)
             try:
-                return await recorder.finish(
-                    outcome, keep=self._keeps(active, outcome), claim_next=claim_next
+                keep = self._keeps(active, outcome)
+                return await self._store_end(
+                    recorder, active, outcome, keep=keep, claim_next=claim_next
                 )
             except LeaseLost:
                 log.warning("run %s was ended elsewhere", active.run.run_id)
@@ -294,3 +301,17 @@ class Worker:
                 return None
             await asyncio.sleep(delay)
             delay = min(2 * delay, MAX_RETRY_SECONDS)
+
+    async def _store_end(
+        self,
+        recorder: Recorder,
+        active: ActiveRun,
+        outcome: RunOutcome,
+        *,
+        keep: bool,
+        claim_next: bool,
+    ) -> ActiveRun | None:
+        following = await recorder.finish(outcome, keep=keep, claim_next=claim_next)
+        if active.run.webhook is not None and self._wake_sender is not None:
+            self._wake_sender()
+        return following

@@ -22,7 +22,7 @@ from agentflow_server.models import Answer, Principal, Run
 from agentflow_server.runs.runner import Runner
 from agentflow_server.web.door import Door
 from agentflow_server.web.errors import SocketTimeout, describe
-from agentflow_server.web.messages import SendMessage, find_origin, turn_request
+from agentflow_server.web.messages import SendMessage, turn_request
 from agentflow_server.web.scopes import SCOPES
 from agentflow_server.web.socket_frames import (
     ROUTES,
@@ -37,6 +37,7 @@ from agentflow_server.web.socket_frames import (
     write_frame,
 )
 from agentflow_server.web.sockets import SocketRules
+from agentflow_server.web.turns import find_webhook
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ class Conversation:
                 raise InvalidRequest(f"type: expected one of {known}")
 
     async def _start(self, frame_id: str | None, body: SendMessage) -> None:
-        wanted = turn_request(body, self._runs_config, find_origin(self._socket))
+        wanted = turn_request(body, self._socket, self._runs_config)
         if not body.background:
             self._refuse_one_more()
         started = await self._runner.start(
@@ -184,7 +185,7 @@ class Conversation:
     async def _resume(self, frame_id: str | None, body: ResumeRun) -> None:
         if not body.background:
             self._refuse_one_more(body.run_id)
-        answer = Answer(body.value, body.answers)
+        answer = Answer(body.value, body.answers, find_webhook(self._socket, body))
         active = await self._runner.resume(self._principal, self._thread_id, body.run_id, answer)
         before = await self._unfollow(body.run_id)
         if body.on_disconnect == "cancel":

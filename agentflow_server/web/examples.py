@@ -39,6 +39,7 @@ _RUN: JsonObject = {
     "attempt": 1,
     "start_after": None,
     "queue_position": None,
+    "webhook": None,
 }
 _TURN: JsonObject = {
     "thread_id": _THREAD_ID,

@@ -29,6 +29,7 @@ from agentflow_server.web.turns import (
     TurnBody,
     TurnResult,
     accepted,
+    find_webhook,
     stream_response,
     turn_response,
     wait_response,
@@ -103,7 +104,7 @@ async def send_message(
     body: SendMessage,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    wanted = turn_request(body, request.app.state.runs_config, find_origin(request))
+    wanted = turn_request(body, request, request.app.state.runs_config)
     if body.background:
         run = (await runs.start(caller, thread_id, wanted, idempotency, in_background=True)).run
         return accepted(await runs.store.get_run(caller.id, thread_id, run.run_id))
@@ -125,12 +126,13 @@ async def list_messages(
     return json_response(page)
 
 
-def find_origin(request: HTTPConnection) -> Origin:
-    scope = request.scope
+def _find_origin(connection: HTTPConnection) -> Origin:
+    scope = connection.scope
     return Origin(scope.get("agentflow.request_id"), scope.get("agentflow.traceparent"))
 
 
-def turn_request(body: SendMessage, rules: RunsConfig, origin: Origin) -> TurnRequest:
+def turn_request(body: SendMessage, connection: HTTPConnection, rules: RunsConfig) -> TurnRequest:
+    """Raises InvalidRequest."""
     content = body.content
     return TurnRequest(
         content=content if isinstance(content, str) else [part.model_dump() for part in content],
@@ -139,7 +141,8 @@ def turn_request(body: SendMessage, rules: RunsConfig, origin: Origin) -> TurnRe
         config=_checked_config(body.config, rules),
         on_busy=body.on_busy or rules.on_busy,
         start_after=now() + timedelta(seconds=body.after_seconds) if body.after_seconds else None,
-        origin=origin,
+        origin=_find_origin(connection),
+        webhook=find_webhook(connection, body),
     )
 
 

@@ -134,8 +134,9 @@ class _Exchange:
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Content-Type-Options"] = "nosniff"
             headers["X-Request-Id"] = self.request_id
-            if self._body_unread:
+            if self._body_unread or self._scope["app"].state.is_retiring:
                 # Nobody will read the rest: whoever sends it slowly must not keep the connection.
+                # Nor will anybody read the next request of a client that keeps it until we end.
                 headers["Connection"] = "close"
             message["headers"] = headers.raw + [
                 (name, value)

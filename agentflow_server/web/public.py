@@ -45,9 +45,13 @@ async def live() -> Status:
     tags=["health"],
     summary="Can it do its work?",
     response_model=Status,
-    responses={503: {"description": "The database or the keys of an issuer cannot be used"}},
+    responses={
+        503: {"description": "The database, the worker or the keys of an issuer cannot be used"}
+    },
 )
 async def ready(request: Request, runs: Runs) -> Response | Status:
+    if request.app.state.is_retiring:
+        return problem(503, "server_stopping", "This server is about to stop")
     try:
         await runs.store.ping()
     except AgentflowError as exc:
@@ -56,6 +60,8 @@ async def ready(request: Request, runs: Runs) -> Response | Status:
         # What is after the colon is for operators, and in the log.
         told = "; ".join(found.partition(": ")[0] for found in problems)
         return problem(503, "auth_unavailable", told)
+    if problems := request.app.state.backend.problems():
+        return problem(503, "worker_unavailable", "; ".join(problems))
     return Status()
 
 

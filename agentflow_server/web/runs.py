@@ -23,6 +23,7 @@ from agentflow_server.web.turns import (
     TurnBody,
     TurnResult,
     accepted,
+    find_webhook,
     stream_response,
     turn_response,
     wait_response,
@@ -121,7 +122,7 @@ async def resume_run(
     body: Resumption,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    answer = Answer(body.value, body.answers)
+    answer = Answer(body.value, body.answers, find_webhook(request, body))
     stops = body.on_disconnect == "cancel"
     if not (stops or body.background or body.wants_stream(accept)):
         return turn_response(await runs.send_answer(caller, thread_id, run_id, answer))

@@ -6,15 +6,19 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 from fastapi import Request, Response
+from fastapi.requests import HTTPConnection
 from pydantic import Field, model_validator
 from pydantic_core import to_json
 
+from agentflow_server.config import WebhooksConfig
+from agentflow_server.errors import InvalidRequest
 from agentflow_server.models import Event, Interrupt, JsonObject, Message, Principal, Run
 from agentflow_server.runs.following import Turn
 from agentflow_server.runs.runner import Runner
 from agentflow_server.web.parameters import RequestBody, json_response
 from agentflow_server.web.sse import EventStream
 from agentflow_server.web.watching import while_admitted
+from agentflow_server.webhooks import MAX_LENGTH, check_url
 
 
 class TurnBody(RequestBody):
@@ -27,6 +31,12 @@ class TurnBody(RequestBody):
     on_disconnect: Literal["continue", "cancel"] = Field(
         default="continue", description="What becomes of the run when whoever waits for it leaves."
     )
+    webhook: str | None = Field(
+        default=None,
+        max_length=MAX_LENGTH,
+        description="An https URL that is told when the run has ended.",
+        examples=["https://hooks.example.com/runs"],
+    )
 
     @model_validator(mode="after")
     def _background_waits_for_nobody(self) -> "TurnBody":
@@ -38,6 +48,16 @@ class TurnBody(RequestBody):
 
     def wants_stream(self, accept: str) -> bool:
         return self.stream or ("text/event-stream" in accept and not self.background)
+
+
+def find_webhook(connection: HTTPConnection, body: TurnBody) -> str | None:
+    """Raises InvalidRequest."""
+    if body.webhook is None:
+        return None
+    config: WebhooksConfig | None = connection.app.state.webhooks
+    if config is None:
+        raise InvalidRequest("webhook: this server has no webhooks configured")
+    return check_url(body.webhook, config)
 
 
 class TurnResult(RequestBody):

@@ -81,7 +81,8 @@ def run() -> Callable[..., Result]:
 class Running:
     """The real command in a process of its own; its output is read line by line."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, group: bool = False) -> None:
+        """`group`: as a shell starts it, in a process group of its own."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AGENTFLOW_")}
         environment["PYTHONPATH"] = str(Path(agentflow_server.__file__).parents[1])
         self.process = subprocess.Popen(
@@ -91,6 +92,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            process_group=0 if group else None,
         )
         self.stdout: list[str] = []
         self.stderr: list[str] = []
@@ -135,8 +137,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start `agentflow …` in the project's folder."""
     started: list[Running] = []
 
-    def start(*arguments: str) -> Running:
-        started.append(Running(tmp_path, *arguments))
+    def start(*arguments: str, group: bool = False) -> Running:
+        started.append(Running(tmp_path, *arguments, group=group))
         return started[-1]
 
     yield start

@@ -134,7 +134,7 @@ def test_bad_variables_and_flags_are_named(problems: Problems) -> None:
         f"--log-level: expected {LEVELS},",
         'environment: AGENTFLOW_HOST: expected a host name or address like "127.0.0.1",',
         "environment: AGENTFLOW_PORT: expected a whole number,",
-        'environment: AGENTFLOW_DATABASE: expected "sqlite:///path/to/file.db",',
+        'environment: AGENTFLOW_DATABASE: expected "sqlite:///path/to/file.db" or "postgresql://user:password@host/database",',
         f"environment: AGENTFLOW_LOG_LEVEL: expected {LEVELS},",
     ]
     assert lines[3].endswith('found "many"')

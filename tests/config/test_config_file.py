@@ -116,8 +116,22 @@ def test_every_problem_is_reported_at_once(problems: Problems) -> None:
         ({"env": " "}, 'env: expected some text, found " "'),
         ({"env": 1}, "env: expected a string, found 1"),
         (
-            {"database": "postgresql://alice:hunter2@db/x"},
-            "database: PostgreSQL is not available yet; use sqlite:///path/to/file.db",
+            {"database": "postgresql+psycopg://alice:hunter2@db/x"},
+            'database: expected "postgresql://…", without the name of a driver',
+        ),
+        (
+            {"database": "mysql://alice:hunter2@db/x"},
+            (
+                'database: expected "sqlite:///path/to/file.db" or '
+                '"postgresql://user:password@host/database", found "mysql://alice:********@db/x"'
+            ),
+        ),
+        (
+            {"database": "postgresql://"},
+            (
+                'database: expected "sqlite:///path/to/file.db" or '
+                '"postgresql://user:password@host/database", found "postgresql://"'
+            ),
         ),
         (
             {"database": "sqlite:///:memory:"},
@@ -127,10 +141,13 @@ def test_every_problem_is_reported_at_once(problems: Problems) -> None:
             {"database": "sqlite:///a.db?mode=ro"},
             "database: options after the file name are not supported",
         ),
-        ({"database": "a.db"}, 'database: expected "sqlite:///path/to/file.db", found "a.db"'),
+        (
+            {"database": "a.db"},
+            'database: expected "sqlite:///path/to/file.db" or "postgresql://user:password@host/database", found "a.db"',
+        ),
         (
             {"database": "sqlite:///data/"},
-            'database: expected "sqlite:///path/to/file.db", found "sqlite:///data/"',
+            'database: expected "sqlite:///path/to/file.db" or "postgresql://user:password@host/database", found "sqlite:///data/"',
         ),
         (
             {"public_url": "https://alice:hunter2@example.com"},

@@ -278,7 +278,7 @@ async def test_health_says_when_the_database_cannot_be_written(project, run_app)
     async with run_app(app) as url, httpx2.AsyncClient(base_url=url) as client:
         for path in ("/ping", "/health/live", "/health/ready"):
             assert (await client.get(path)).json() == {"status": "ok"}
-        store = app._parts.store
+        store = app._parts.database.store
         await store.write(lambda connection: connection.execute("PRAGMA query_only = ON").close())
         ready = await client.get("/health/ready")
         assert (ready.status_code, ready.json()["code"]) == (503, "store_unavailable")

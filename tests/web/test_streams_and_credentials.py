@@ -56,7 +56,7 @@ async def test_r68_a_stream_ends_when_its_token_is_revoked(
             assert await anext(lines) == "id: 1"
             guards = app._parts.guards
             revocation = Revocation(at=time.time(), expires_at=time.time() + 60, token_id="stolen")
-            await app._parts.store.add_revocation(revocation)
+            await app._parts.database.credentials.add_revocation(revocation)
             await guards.revocations._load()
             rest = [line async for line in lines]
         assert not [line for line in rest if line.startswith("event: run.c")]
@@ -85,7 +85,7 @@ async def test_r68_an_administrator_loses_what_he_reads_with_his_own_credential(
             lines = answer.aiter_lines()
             assert await anext(lines) == "id: 1"
             now = time.time()
-            await app._parts.store.add_revocation(
+            await app._parts.database.credentials.add_revocation(
                 Revocation(at=now + 1, expires_at=now + 60, user_id="carol")
             )
             await app._parts.guards.revocations._load()

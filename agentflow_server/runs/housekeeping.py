@@ -1,0 +1,58 @@
+"""Deletes what nobody needs any more, for as long as the server runs."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from agentflow_server.errors import AgentflowError
+from agentflow_server.interfaces import Store, WebhookStore
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 3600.0
+DELIVERY_RETENTION = 30 * 86_400.0
+"""Seconds that operators have to see which webhooks were given up."""
+AT_ONCE = 200
+"""So few that nobody who writes waits for it."""
+
+
+async def prune(store: Store, webhooks: WebhookStore, event_retention: float | None) -> int:
+    """Delete the events of runs that ended so many seconds ago (None: no events), and whatever has
+    expired. Returns of how many runs. Raises StoreUnavailable."""
+    now = datetime.now(UTC)
+    await webhooks.prune_deliveries(now - timedelta(seconds=DELIVERY_RETENTION))
+    before = None if event_retention is None else now - timedelta(seconds=event_retention)
+    pruned = 0
+    while number := await store.prune(events_before=before, limit=AT_ONCE):
+        pruned += number
+    return pruned
+
+
+class Housekeeper:
+    """`async with` cleans up at once, and then every hour."""
+
+    def __init__(
+        self, store: Store, webhooks: WebhookStore, *, event_retention: float | None
+    ) -> None:
+        """`event_retention` in seconds; None: events stay as long as their thread."""
+        self._store = store
+        self._webhooks = webhooks
+        self._retention = event_retention
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._go_on(), name="housekeeping")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def _go_on(self) -> None:
+        while True:
+            try:
+                if pruned := await prune(self._store, self._webhooks, self._retention):
+                    log.info("deleted the events of %d runs", pruned)
+            except AgentflowError:
+                log.exception("cleaning up has to wait")
+            await asyncio.sleep(EVERY_SECONDS)
