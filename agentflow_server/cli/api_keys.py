@@ -18,9 +18,12 @@ from agentflow_server.cli.tables import NOTHING, format_time, tabulate
 from agentflow_server.config import ApiKeyConfig
 from agentflow_server.databases import Database
 from agentflow_server.errors import ConfigError
-from agentflow_server.models import ApiKey
+from agentflow_server.models import ApiKey, Revocation
 
 NO_SUCH_KEY = 1
+
+OPEN_SOCKETS_SECONDS = 86_400
+"""Every socket asks within a minute; a machine may be suspended for longer."""
 
 _COLUMNS = ("KEY ID", "USER", "STATE", "CREATED", "EXPIRES", "LAST USED", "SCOPES", "NAME")
 
@@ -103,7 +106,12 @@ def revoke_key(config: Path | None, database: str | None, key_id: str) -> None:
         key, _ = found
         if key.revoked_at is not None:
             return key, ()
-        await store.revoke_api_key(wanted, time.time())
+        now = time.time()
+        # Asking for a key refuses it at once; the other is for WebSockets that were opened with a
+        # ticket, where nobody asks for it again.
+        await store.revoke_api_key(wanted, now)
+        keep = now + OPEN_SOCKETS_SECONDS
+        await store.add_revocation(Revocation(at=now, expires_at=keep, token_id=wanted))
         return key, [make_revoke_act(key)]
 
     change_database(load_for_operator(config, database), revoke, show=_tell_revoked)

@@ -124,6 +124,8 @@ def test_a_key_is_revoked_by_its_id_or_by_itself(run: Run, folder: Path, whole: 
     assert "refused from now on" in result.stderr
     (after,) = stored_keys(folder)
     assert after.revoked_at is not None
+    # For sockets that a ticket has opened: the key itself is not asked about there again.
+    assert [entry.token_id for entry in revocations(folder)] == [before.key_id]
     again = run("api-keys", "revoke", before.key_id)
     assert (again.exit_code, again.stdout) == (0, "")
     assert f"revoked already, at {after.revoked_at:%Y-%m-%dT%H:%MZ}" in again.stderr
