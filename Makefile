@@ -26,7 +26,7 @@ test_stamp := $(VENV)/.test-$(python_version)
 # 10xgraph needs Python 3.12: below, its adapter cannot run.
 not_covered := $(if $(filter 3.11,$(python_version)),--omit=agentflow_server/adapters/tenxgraph.py)
 
-.PHONY: help serve test check format bench lock clean
+.PHONY: help serve test check format bench bench-replicas bench-peers lock clean
 
 help:
 	@echo "make serve   serve $(CONFIG) on http://127.0.0.1:8000"
@@ -34,6 +34,8 @@ help:
 	@echo "make check   format, lint, types, imports, project rules"
 	@echo "make format  rewrite the code as 'make check' wants it"
 	@echo "make bench   measure, and write benchmarks/RESULTS.md"
+	@echo "make bench-replicas  several processes on PostgreSQL: benchmarks/RESULTS-replicas.md"
+	@echo "make bench-peers     beside other servers: benchmarks/peers/RESULTS.md"
 	@echo "make lock    write constraints.txt anew (UPGRADE=--upgrade for newer versions)"
 	@echo "make clean   delete the environments and what tools left behind"
 
@@ -63,6 +65,12 @@ format: $(test_stamp)
 
 bench: $(test_stamp)
 	$(python) -m benchmarks
+
+bench-replicas: $(test_stamp)
+	$(python) -m benchmarks.replicas
+
+bench-peers: $(test_stamp)
+	$(python) -m benchmarks.peers
 
 lock: $(test_stamp)
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --group dev --universal \

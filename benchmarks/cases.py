@@ -290,7 +290,7 @@ def _measure_small(effort: Effort, cores: Cores, say: Say) -> Small:
         first_deltas=_measure_stream(effort, cores),
         to_ping=to_ping,
         help=[_time_help() for _ in range(effort.starts)],
-        fsync=_time_fsync(),
+        fsync=time_fsync(),
         idle=idle,
     )
 
@@ -313,7 +313,7 @@ def _time_help() -> float:
     return time.perf_counter() - begun
 
 
-def _time_fsync() -> list[float]:
+def time_fsync() -> list[float]:
     """What the disk takes to make 4 kB durable: the floor of every durable turn."""
     taken = []
     with tempfile.NamedTemporaryFile(prefix="agentflow-", buffering=0) as file:

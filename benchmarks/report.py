@@ -95,27 +95,27 @@ def write_report(figures: Figures, *, load: tuple[float, float]) -> str:
         "goes. CPU is user and system time of the whole server process, in the least disturbed of",
         "several rounds; the median of the rounds is beside it.",
         "",
-        *_table(("", ""), _describe_machine(load, figures.small)),
+        *write_table(("", ""), describe_machine(load, figures.small.fsync)),
         "## Budgets",
         "",
-        *_table(
+        *write_table(
             ("", "budget", "measured", ""), (budget.cells() for budget in list_budgets(figures))
         ),
         "## Echo turns",
         "",
-        *_table(TURN_COLUMNS, _describe_turns(figures)),
+        *write_table(TURN_COLUMNS, _describe_turns(figures)),
         "## Growth with the thread's length",
         "",
         "CPU ms per turn with one client; `ainvoke` is the same graph called without a server, with",
         "LangGraph's own savers: one that keeps everything in memory, and its SQLite one.",
         "",
-        *_table(
+        *write_table(
             ("", *(f"{length:,} messages" for length in LENGTHS), "µs per message"),
             _describe_growth(figures),
         ),
         "## Streaming, start, memory",
         "",
-        *_table(("", "median", "best", "worst"), _describe_small(figures.small)),
+        *write_table(("", "median", "best", "worst"), _describe_small(figures.small)),
         *_report_identity(figures),
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -126,20 +126,20 @@ def _report_identity(figures: Figures) -> Iterator[str]:
     yield from ("## Knowing a caller", "")
     yield "CPU. A request is `GET /agents`; a fresh token is seen for the first time."
     yield ""
-    yield from _table(COST_COLUMNS, describe_costs(identity))
+    yield from write_table(COST_COLUMNS, describe_costs(identity))
     yield from ("## Refusing a bad token", "")
-    yield from _table(REFUSAL_COLUMNS, describe_refusals(identity))
+    yield from write_table(REFUSAL_COLUMNS, describe_refusals(identity))
     yield from ("## API keys: the time until the answer", "")
     yield "Medians, in mixed order. A guess should not show whether there is a key with that id."
     yield ""
-    yield from _table(KEY_COLUMNS, describe_keys(identity))
+    yield from write_table(KEY_COLUMNS, describe_keys(identity))
     yield from ("## Audit log and rate limits, per turn", "")
     yield "Echo turns of a function with JWT, 16 clients, in the best of rounds side by side."
     yield ""
-    yield from _table(GUARD_COLUMNS, describe_guards(figures.guards))
+    yield from write_table(GUARD_COLUMNS, describe_guards(figures.guards))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
     for row in rows:
@@ -147,14 +147,16 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield ""
 
 
-def _describe_machine(load: tuple[float, float], small: Small) -> Iterator[tuple[str, str]]:
+def describe_machine(
+    load: tuple[float, float], fsync: Sequence[float]
+) -> Iterator[tuple[str, str]]:
     cores = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     models = [line.partition(":")[2].strip() for line in cores if line.startswith("model name")]
     system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
     yield "date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     yield "processor", f"{len(models)} × {models[0] if models else platform.machine()}"
     yield "load average", f"{load[0]:.1f} before, {load[1]:.1f} after"
-    yield "disk", f"{_file_system()}; a durable write of 4 kB: {_ms(small.fsync):.2f} ms"
+    yield "disk", f"{_file_system()}; a durable write of 4 kB: {_ms(fsync):.2f} ms"
     yield "system", f"{system}, Linux {platform.release().partition('-')[0]}"
     yield "Python", f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     yield "packages", ", ".join(_versions())

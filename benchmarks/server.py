@@ -54,12 +54,13 @@ class Server:
         self,
         agent: str,
         *,
-        cores: Cores,
+        cores: Cores | None,
         use_jwt: bool = False,
         settings: Mapping[str, Any] | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`settings` of agentflow.json and environment `variables` beside the usual ones."""
+        """`settings` of agentflow.json and environment `variables` beside the usual ones. Without
+        `cores` the kernel says where it runs."""
         self._agent = agent
         self._cores = cores
         self._settings = settings or {}
@@ -81,7 +82,8 @@ class Server:
                 command, cwd=ROOT, env=self._environment(), stdout=log, stderr=log
             )
             stack.callback(_stop, process)
-            os.sched_setaffinity(process.pid, {self._cores.server})
+            if self._cores is not None:
+                os.sched_setaffinity(process.pid, {self._cores.server})
             self.pid = process.pid
             try:
                 self._wait_for_ping(process)

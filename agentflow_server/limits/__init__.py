@@ -19,6 +19,8 @@ def open_limiter(redis: SecretStr | None) -> RateLimiter:
         # Imported here because it is an extra, and not a light one.
         from agentflow_server.limits.redis import RedisRateLimiter  # noqa: PLC0415
     except ModuleNotFoundError as exc:
+        if exc.name not in ("limits", "redis"):
+            raise
         raise ConfigError("redis: pip install 'agentflow-server[redis]'") from exc
     return RedisRateLimiter(redis.get_secret_value())
 

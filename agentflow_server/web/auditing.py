@@ -71,7 +71,7 @@ class Scribe:
                 result=result,
                 client=visit.address,
                 route=visit.route,
-                request_id=visit.request.scope.get("agentflow.request_id"),
+                request_id=visit.request_id,
                 **facts,
             )
         )

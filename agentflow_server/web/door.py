@@ -83,20 +83,20 @@ class Door:
         NotAuthenticated, AuthUnavailable, Forbidden, TooManyRequests, InvalidRequest, and a custom
         backend's HTTPException.
         """
-        visit = Visit(request, action, route, self._find_address(request))
+        visit = self._make_visit(request, action, route)
         request.scope["agentflow.headers"] = visit.headers
         request.scope["agentflow.visit"] = visit
         await self._count(visit, "address", None, self._rules.per_address)
-        principal = await self._authenticate(visit, proof)
+        principal = await self._authenticate(request, visit, proof)
         await self._permit(visit, principal)
         visit.principal = principal
-        return await self._as_owner(visit, principal)
+        return await self._as_owner(request, visit, principal)
 
     async def allow(
         self, request: HTTPConnection, principal: Principal, *, action: str, route: str
     ) -> None:
         """Let a caller who was admitted, and stays, do one thing more. Raises as `admit`."""
-        visit = Visit(request, action, route, self._find_address(request))
+        visit = self._make_visit(request, action, route)
         await self._count(visit, "address", None, self._rules.per_address)
         await self._refuse_revoked(visit, principal)
         await self._permit(visit, principal)
@@ -106,7 +106,7 @@ class Door:
         visit, principal = self._find_visit(request)
         if visit.credential is not None and principal.method in ASKED_AGAIN:
             try:
-                await self._ask(visit)
+                await self._ask(request, visit)
             except NotAuthenticated as error:
                 self._scribe.refused(visit, error.reason, principal)
                 raise
@@ -116,6 +116,15 @@ class Door:
         """Write down that a caller who was admitted has to leave: his credential has expired."""
         visit, principal = self._find_visit(request)
         self._scribe.refused(visit, "expired", principal)
+
+    def _make_visit(self, request: HTTPConnection, action: str, route: str) -> Visit:
+        return Visit(
+            action=action,
+            route=route,
+            address=self._find_address(request),
+            thread_id=request.path_params.get("thread_id"),
+            request_id=request.scope.get("agentflow.request_id"),
+        )
 
     def _find_visit(self, request: HTTPConnection) -> tuple[Visit, Principal]:
         """The visit, and who came: not the owner whose things an administrator reads."""
@@ -147,15 +156,16 @@ class Door:
             raise
 
     async def _permit(self, visit: Visit, principal: Principal) -> None:
-        thread_id = visit.request.path_params.get("thread_id")
-        await self._authorize(visit, principal, visit.action, thread_id)
+        await self._authorize(visit, principal, visit.action, visit.thread_id)
         await self._count(visit, "principal", principal, self._rules.per_principal)
         await self._count(visit, "route", principal, self._rules.routes.get(visit.route))
 
-    async def _authenticate(self, visit: Visit, proof: Proof | None) -> Principal:
+    async def _authenticate(
+        self, request: HTTPConnection, visit: Visit, proof: Proof | None
+    ) -> Principal:
         principal: Principal | None = None
         try:
-            principal = await self._recognise(visit, proof)
+            principal = await self._recognise(request, visit, proof)
             if self._guards.revocations is not None:
                 await self._guards.revocations.check(principal)
         except AuthUnavailable as error:
@@ -177,8 +187,10 @@ class Door:
         self._scribe.admitted(visit, principal)
         return principal
 
-    async def _recognise(self, visit: Visit, proof: Proof | None) -> Principal:
-        headers = visit.request.headers
+    async def _recognise(
+        self, request: HTTPConnection, visit: Visit, proof: Proof | None
+    ) -> Principal:
+        headers = request.headers
         if proof is not None and proof.tickets:
             if len(proof.tickets) > 1 or proof.token or "authorization" in headers:
                 raise NotAuthenticated(reason="several_credentials")
@@ -187,7 +199,7 @@ class Door:
             sent = [] if proof.token is None else [f"Bearer {proof.token}".encode(errors="replace")]
             headers = Headers(raw=[(b"authorization", value) for value in sent])
         visit.credential = self._read_credential(headers)
-        return await self._ask(visit)
+        return await self._ask(request, visit)
 
     def _read_credential(self, headers: Headers) -> HTTPAuthorizationCredentials | None:
         if not self._asks_for_credential:
@@ -197,12 +209,12 @@ class Door:
             raise NotAuthenticated(NotAuthenticated.MISSING, reason="missing", token_sent=False)
         return credential
 
-    async def _ask(self, visit: Visit) -> Principal:
+    async def _ask(self, request: HTTPConnection, visit: Visit) -> Principal:
         response = Response()
         own_headers = len(response.raw_headers)
         try:
             return await self._guards.authenticator.authenticate(
-                visit.request, response, visit.credential
+                request, response, visit.credential
             )
         finally:
             visit.headers += response.raw_headers[own_headers:]
@@ -220,12 +232,14 @@ class Door:
             raise Forbidden(scope=action)
         self._scribe.allowed(visit, principal, action)
 
-    async def _as_owner(self, visit: Visit, principal: Principal) -> Principal:
+    async def _as_owner(
+        self, request: HTTPConnection, visit: Visit, principal: Principal
+    ) -> Principal:
         """With `?owner=`, an administrator reads what belongs to somebody else."""
-        owner = visit.request.query_params.get("owner")
+        owner = request.query_params.get("owner")
         if owner is None:
             return principal
-        if visit.request.scope["method"] != "GET":
+        if request.scope["method"] != "GET":
             raise InvalidRequest("owner: what belongs to somebody else can only be read")
         await self._authorize(visit, principal, ADMIN, owner)
         self._scribe.read_as_admin(visit, principal, owner)

@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("agentflow_server.access")
 
 LINGER_SECONDS = 1.0
-ALWAYS_ANSWERED = frozenset({"/ping", "/health/live"})
-"""A busy server is alive; who watches it must not be told otherwise."""
+HEALTH = frozenset({"/health/live", "/health/ready"})
+ALWAYS_ANSWERED = HEALTH | {"/ping"}
+"""A busy server is alive; who watches it must not be told otherwise. A load balancer that took it for
+dead would make the others busy, one after the other."""
 OUR_HEADERS = frozenset(
     {b"cache-control", b"x-content-type-options", b"x-request-id", b"connection", b"content-length",
      b"transfer-encoding"}
@@ -161,7 +163,10 @@ class _Exchange:
             return
 
     def write_log(self) -> None:
-        if not access_log.isEnabledFor(logging.INFO):
+        # Whoever watches us comes every second, and what is well is no news.
+        is_news = self._scope["path"] not in HEALTH or self.status >= 400
+        level = logging.INFO if is_news else logging.DEBUG
+        if not access_log.isEnabledFor(level):
             return
         client = self._scope.get("client") or ("-", 0)
         fields = {
@@ -172,8 +177,11 @@ class _Exchange:
             "request_id": self.request_id,
             "client": client[0],
         }
-        access_log.info(
-            "%(method)s %(path)s %(status)s %(duration_ms)s ms %(client)s", fields, extra=fields
+        access_log.log(
+            level,
+            "%(method)s %(path)s %(status)s %(duration_ms)s ms %(client)s",
+            fields,
+            extra=fields,
         )
 
 

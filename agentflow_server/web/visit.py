@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials
 
 from agentflow_server.models import Principal
@@ -20,12 +19,17 @@ class Proof:
 
 @dataclass(slots=True)
 class Visit:
-    """Who comes from where and wants what; `headers` is what the guards tell the client."""
+    """Who comes from where and wants what; `headers` is what the guards tell the client.
 
-    request: HTTPConnection
+    The request's scope keeps it, so it does not know the request: the two would hold each other,
+    and with them everything of every request, until the garbage collector comes.
+    """
+
     action: str
     route: str
     address: str
+    thread_id: str | None
+    request_id: str | None
     credential: HTTPAuthorizationCredentials | None = None
     principal: Principal | None = None
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)

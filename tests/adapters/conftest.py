@@ -1,13 +1,15 @@
 """A turn of an agent, without the server around it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentflow_server.interfaces import Agent, AgentEvent, TextDelta
+from agentflow_server.stores.sqlite import SqliteStore
 from agentflow_server.testing.agents import HOSTILE_CLAIMS, Conversation, asked_in, completed
 
 
@@ -62,6 +64,61 @@ class Talk(Conversation):
 @pytest.fixture
 def talk() -> Callable[[Agent], Talk]:
     return Talk
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_database(request: Any, tmp_path: Path) -> Callable[[], Any]:
+    """Makes a store of a database that is the same each time."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "agentflow.db")
+    url = request.getfixturevalue("postgres_url")
+    from agentflow_server.stores.postgres import PostgresStore  # its driver is an extra
+
+    return lambda: PostgresStore(url)
+
+
+@pytest.fixture
+async def database(open_database: Callable[[], Any]) -> AsyncIterator[Any]:
+    async with open_database() as store:
+        yield store
+
+
+@pytest.fixture
+def open_graph(database: Any, tmp_path: Path, talk: Any) -> Any:
+    from agentflow_server.adapters.langgraph import LangGraphAgent  # an extra, too
+
+    async def open_graph(graph: Any, **settings: Any) -> Talk:
+        # One with a memory of its own does not even look at the database.
+        own = graph.checkpointer or settings.get("checkpointer")
+        where = SqliteStore(tmp_path / "unused.db") if own else database
+        agent = LangGraphAgent(graph, name="main", database=where, **settings)
+        await agent.open()
+        return talk(agent)
+
+    return open_graph
+
+
+@pytest.fixture
+def saved_rows() -> Callable[[Any], Awaitable[list[tuple[Any, ...]]]]:
+    """Everything that our checkpointer has stored; the thread is what a row begins with."""
+
+    async def read(database: Any) -> list[tuple[Any, ...]]:
+        if isinstance(database, SqliteStore):
+            tables = ("checkpoints", "writes")
+            return await database.read(
+                lambda at: [
+                    tuple(row) for name in tables for row in at.execute(f"SELECT * FROM {name}")
+                ]
+            )
+
+        async def select(connection: Any) -> list[tuple[Any, ...]]:
+            names = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+            found = [await connection.execute(f"SELECT * FROM agentflow.{name}") for name in names]
+            return [row for cursor in found for row in await cursor.fetchall()]
+
+        return await database.read(select)
+
+    return read
 
 
 @pytest.fixture

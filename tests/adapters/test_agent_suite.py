@@ -9,8 +9,6 @@ from langgraph.types import interrupt
 
 from agentflow_server.adapters.asking import ask, ask_sync
 from agentflow_server.adapters.function import FunctionAgent
-from agentflow_server.adapters.langgraph import LangGraphAgent
-from agentflow_server.stores.sqlite import SqliteStore
 from agentflow_server.testing.agents import AgentSuite
 
 
@@ -75,19 +73,15 @@ async def ask_in_a_node(state):
 
 class TestLangGraph(AgentSuite):
     @pytest.fixture(params=[None, InMemorySaver()])
-    async def asking_agent(self, request, tmp_path):
+    async def asking_agent(self, request, open_graph):
         builder = StateGraph(MessagesState)
         builder.add_node(ask_in_a_node)
         builder.add_edge(START, "ask_in_a_node")
-        async with SqliteStore(tmp_path / "agentflow.db") as database:
-            graph = builder.compile(checkpointer=request.param)
-            yield LangGraphAgent(graph, name="main", database=database)
+        return (await open_graph(builder.compile(checkpointer=request.param))).agent
 
     @pytest.fixture(params=[None, False, InMemorySaver()])
-    async def agent(self, request, tmp_path):
+    async def agent(self, request, open_graph):
         builder = StateGraph(MessagesState)
         builder.add_node(echo)
         builder.add_edge(START, "echo")
-        async with SqliteStore(tmp_path / "agentflow.db") as database:
-            graph = builder.compile(checkpointer=request.param)
-            yield LangGraphAgent(graph, name="main", database=database)
+        return (await open_graph(builder.compile(checkpointer=request.param))).agent

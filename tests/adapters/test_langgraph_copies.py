@@ -8,10 +8,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import _messages_delta_reducer
 
-from agentflow_server.adapters.langgraph import LangGraphAgent
 from agentflow_server.adapters.langgraph_states import address
 from agentflow_server.models import CopyPoint
-from agentflow_server.stores.sqlite import SqliteStore
 
 
 class DeltaState(TypedDict):
@@ -23,16 +21,13 @@ def state(request):
     return request.param
 
 
-@pytest.fixture(params=[None, InMemorySaver], ids=["ours", "his"])
-async def conversation(request, state, tmp_path, talk):
+@pytest.fixture(params=["ours", "his"])
+async def conversation(request, state, open_graph):
     builder = StateGraph(state)
     builder.add_sequence([("one", lambda _: {"messages": [("ai", "1")]}), ("two", lambda _: {})])
     builder.add_edge(START, "one")
-    graph = builder.compile(checkpointer=request.param and request.param())
-    async with SqliteStore(tmp_path / "agentflow.db") as database:
-        agent = LangGraphAgent(graph, name="main", database=database)
-        await agent.open()
-        yield talk(agent)
+    saver = InMemorySaver() if request.param == "his" else None
+    return await open_graph(builder.compile(checkpointer=saver))
 
 
 async def history(conversation, thread_id="t1"):

@@ -9,7 +9,8 @@ from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, StateGraph
 
-from agentflow_server.adapters.langgraph_saver import GroupCommitSaver, _create_tables
+from agentflow_server.adapters.langgraph_memory import _make_saver
+from agentflow_server.adapters.langgraph_sqlite import create_tables
 from agentflow_server.stores.sqlite import SqliteStore
 
 
@@ -18,14 +19,8 @@ class State(TypedDict):
 
 
 @pytest.fixture
-async def database(tmp_path):
-    async with SqliteStore(tmp_path / "agentflow.db") as store:
-        yield store
-
-
-@pytest.fixture
 async def saver(database):
-    saver = GroupCommitSaver(database)
+    saver = _make_saver(database)
     await saver.open()
     return saver
 
@@ -142,16 +137,18 @@ async def test_many_threads_at_once_keep_their_own_state(saver):
     assert [state.values["steps"] for state in states] == [[str(n), "done"] for n in range(30)]
 
 
-async def test_creating_the_tables_commits_nothing_of_others(database):
+async def test_creating_the_tables_commits_nothing_of_others(tmp_path):
     def create_then_fail(at):
-        _create_tables(at)
+        create_tables(at)
         raise LookupError("undo everything")
 
-    with pytest.raises(LookupError):
-        await database.write(create_then_fail)
-    assert not await database.read(
-        lambda at: at.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchall()
-    )
+    def find(at):
+        return at.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchall()
+
+    async with SqliteStore(tmp_path / "agentflow.db") as database:
+        with pytest.raises(LookupError):
+            await database.write(create_then_fail)
+        assert not await database.read(find)
 
 
 async def test_the_tables_may_be_created_again(saver):

@@ -9,10 +9,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
-from agentflow_server.adapters.langgraph import LangGraphAgent
 from agentflow_server.errors import NotFound
 from agentflow_server.interfaces import HasState
-from agentflow_server.stores.sqlite import SqliteStore
 
 
 class State(MessagesState):
@@ -30,17 +28,15 @@ async def ask(state):
     return {}
 
 
-@pytest.fixture(params=[None, InMemorySaver], ids=["ours", "his"])
-async def conversation(request, tmp_path, talk):
+@pytest.fixture(params=["ours", "his"])
+async def conversation(request, open_graph):
     builder = StateGraph(State)
     builder.add_sequence([count, ask])
     builder.add_edge(START, "count")
-    graph = builder.compile(checkpointer=request.param and request.param())
-    async with SqliteStore(tmp_path / "agentflow.db") as database:
-        agent = LangGraphAgent(graph, name="main", database=database)
-        assert isinstance(agent, HasState)
-        await agent.open()
-        yield talk(agent)
+    saver = InMemorySaver() if request.param == "his" else None
+    conversation = await open_graph(builder.compile(checkpointer=saver))
+    assert isinstance(conversation.agent, HasState)
+    return conversation
 
 
 def contents(state):
@@ -133,12 +129,10 @@ async def test_a_copied_thread_lives_its_own_life(conversation):
     assert len(contents(await conversation.agent.get_state("t2"))) == 6
 
 
-async def test_a_graph_without_memory_has_no_state(tmp_path):
+async def test_a_graph_without_memory_has_no_state(open_graph):
     builder = StateGraph(State)
     builder.add_node(count)
     builder.add_edge(START, "count")
-    async with SqliteStore(tmp_path / "agentflow.db") as database:
-        graph = builder.compile(checkpointer=False)
-        agent = LangGraphAgent(graph, name="main", database=database)
-        with pytest.raises(NotFound):
-            await agent.get_state("t1")
+    talk = await open_graph(builder.compile(checkpointer=False))
+    with pytest.raises(NotFound):
+        await talk.agent.get_state("t1")

@@ -18,9 +18,9 @@ NUMBER = count()
 def opened(tmp_path, monkeypatch):
     """Opens what is named in a module with this source."""
     monkeypatch.syspath_prepend(tmp_path)
-    database = SqliteStore(tmp_path / "agentflow.db")
+    file = SqliteStore(tmp_path / "agentflow.db")
 
-    def opened(source, *, names=("app",), checkpointer=None, store=None, **settings):
+    def opened(source, *, names=("app",), checkpointer=None, store=None, database=file, **settings):
         module = f"served_{next(NUMBER)}"
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
         return open_agents(
@@ -143,6 +143,24 @@ async def test_a_graph_uses_the_configured_checkpointer_and_store(opened):
     assert type(agent._graph.store).__name__ == "InMemoryStore"
 
 
+async def test_a_graph_gets_the_checkpointer_of_the_database(opened):
+    psycopg_store = pytest.importorskip("agentflow_server.stores.postgres")
+    distributed = psycopg_store.PostgresStore("postgresql://")
+    kept = [opened(GRAPH)["app"], opened(GRAPH, database=distributed)["app"]]
+    names = [type(agent._graph.checkpointer).__name__ for agent in kept]
+    assert names == ["SqliteCheckpoints", "PostgresCheckpoints"]
+    assert all(agent.resumable for agent in kept)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+async def test_a_memory_of_one_process_is_refused_where_several_execute_runs(opened, compiled):
+    psycopg_store = pytest.importorskip("agentflow_server.stores.postgres")
+    distributed = psycopg_store.PostgresStore("postgresql://")
+    source = GRAPH + ("\napp = builder.compile(saver)" if compiled else "")
+    with pytest.raises(ConfigError, match=r"any process may execute .* without a checkpointer"):
+        opened(source, database=distributed, checkpointer=None if compiled else "saver")
+
+
 @pytest.mark.parametrize("source", [ECHO, OWN])
 @pytest.mark.parametrize("key", ["checkpointer", "store"])
 async def test_memory_that_nobody_would_use_is_refused(opened, source, key):
@@ -161,8 +179,7 @@ async def test_a_framework_that_is_missing_is_named(opened, monkeypatch, module,
 
 
 async def test_a_part_of_an_extra_that_is_missing_is_named(opened, monkeypatch):
-    monkeypatch.delitem(sys.modules, "agentflow_server.adapters.langgraph", raising=False)
-    monkeypatch.delitem(sys.modules, "agentflow_server.adapters.langgraph_saver", raising=False)
+    monkeypatch.delitem(sys.modules, "agentflow_server.adapters.langgraph_sqlite", raising=False)
     monkeypatch.setitem(sys.modules, "langgraph.checkpoint.sqlite", None)
     with pytest.raises(ConfigError, match=r"pip install 'agentflow-server\[langgraph\]'"):
         opened(GRAPH)

@@ -303,6 +303,15 @@ async def test_many_turns_at_once_never_mix(open_graph):
     assert answers == [f"t{n} s{n} q{n}" for n in range(20)]
 
 
+async def test_a_memory_of_one_process_is_refused_where_several_execute_runs():
+    class Shared(InMemoryCheckpointer):
+        """As far as anybody knows."""
+
+    with pytest.raises(ConfigError, match=r"with PostgreSQL any process .* PgCheckpointer"):
+        TenxGraphAgent(graph_of(count), name="main", distributed=True)
+    TenxGraphAgent(graph_of(count, checkpointer=Shared()), name="main", distributed=True)
+
+
 async def test_two_graphs_at_once_use_their_own_checkpointers(open_graph):
     one, two = InMemoryCheckpointer(), InMemoryCheckpointer()
     first = await open_graph(graph_of(count, checkpointer=one))
@@ -682,3 +691,13 @@ async def test_the_adapter_is_chosen_and_its_limits_are_named(tmp_path, monkeypa
         open_agents({"one": "served_tenx:one", "two": "served_tenx:two"}, database=None)
     with pytest.raises(ConfigError, match=r"checkpointer: .* pass it to the graph's compile\(\)"):
         open_agents({"one": "served_tenx:one"}, database=None, checkpointer="served_tenx:thing")
+
+
+async def test_the_adapter_knows_whether_processes_share_the_database(tmp_path, monkeypatch):
+    pytest.importorskip("psycopg")
+    from agentflow_server.stores.postgres import PostgresStore
+
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "served_tenx_2.py").write_text(SERVED, encoding="utf-8")
+    with pytest.raises(ConfigError, match="the memory of an InMemoryCheckpointer"):
+        open_agents({"one": "served_tenx_2:one"}, database=PostgresStore("postgresql://"))
