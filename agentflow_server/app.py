@@ -172,10 +172,13 @@ def _socket_rules(config: Config) -> SocketRules:
     )
 
 
-def create_app(config: Config | Path | str | None = None, *, executes: bool = True) -> AgentflowApp:
+def create_app(
+    config: Config | Path | str | None = None, *, executes: bool = True, upgrades: bool = True
+) -> AgentflowApp:
     """The server for an agentflow.json; by default the one in the current folder.
 
-    With `executes=False` it leaves its runs to other processes: `agentflow worker`.
+    With `executes=False` it leaves its runs to other processes: `agentflow worker`. With
+    `upgrades=False` it refuses a database that an older version has made: `agentflow db upgrade`.
     Loads the agents, the authentication and the keys; opens nothing yet. Raises ConfigError with
     every problem there is; what a user's module raises while it is imported passes through.
     """
@@ -183,4 +186,4 @@ def create_app(config: Config | Path | str | None = None, *, executes: bool = Tr
         config = load_config(config)
     use_folder(config)
     install_alias()
-    return AgentflowApp(config, choose_parts(config), executes=executes)
+    return AgentflowApp(config, choose_parts(config, upgrades=upgrades), executes=executes)

@@ -1,6 +1,7 @@
 """What keeps and executes runs: below the HTTP API of a server, and all there is of a worker."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
@@ -12,10 +13,6 @@ from agentflow_server.runs.housekeeping import Housekeeper
 from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.runner import Runner
 from agentflow_server.runs.worker import RunRules, Worker
-from agentflow_server.webhooks import WebhookSender
-
-WEBHOOK_POLL_SECONDS = 5.0
-"""How often to look for what other processes have left to be sent."""
 
 
 class Openable(Protocol):
@@ -54,7 +51,9 @@ class Backend:
             await self._open_parts(stack, needed)
             self._bus = bus = await stack.enter_async_context(database.make_bus())
             namer = await stack.enter_async_context(Namer(database.store, parts.generate_name))
-            wake_sender = await self._open_sender(stack)
+            wake_sender = None
+            if parts.sender is not None:
+                wake_sender = (await stack.enter_async_context(parts.sender)).wake
             worker = Worker(
                 database.store,
                 bus,
@@ -74,12 +73,13 @@ class Backend:
                 metrics=parts.metrics,
                 wake_sender=wake_sender,
             )
-            await runner.finish_deletions()
+            if not self._config.is_distributed:  # where others may be at it
+                await runner.finish_deletions()
             await self._open_metrics(stack)
             self._engine = await stack.enter_async_context(engine)
             retention = self._config.runs.event_retention
             await stack.enter_async_context(
-                Housekeeper(database.store, database.webhooks, event_retention=retention)
+                Housekeeper(database.store, database.webhooks, runner, event_retention=retention)
             )
             yield runner
 
@@ -91,7 +91,10 @@ class Backend:
         """
         if self._engine is None or self._bus is None:
             return 0
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._config.runs.shutdown_grace
         unstoppable = await self._engine.drain()
+        await self._bus.wait_for_readers(end - clock())
         self._bus.close()  # whoever waits for a run in line need not wait any longer
         return unstoppable
 
@@ -104,18 +107,6 @@ class Backend:
         for part in (*needed, *self._parts.agents.values()):
             await part.open()
             stack.push_async_callback(part.close)
-
-    async def _open_sender(self, stack: AsyncExitStack) -> Callable[[], None] | None:
-        """What tells the sender of webhooks that there is something to send."""
-        if self._config.webhooks is None:
-            return None
-        sender = WebhookSender(
-            self._parts.database.webhooks,
-            self._config.webhooks,
-            poll=WEBHOOK_POLL_SECONDS if self._config.is_distributed else None,
-            count=self._parts.metrics.webhook,
-        )
-        return (await stack.enter_async_context(sender)).wake
 
     async def _open_metrics(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self._parts.tracing)

@@ -2,7 +2,8 @@
 
 AgentflowError
 ├── ConfigError            the server cannot start as configured
-│   └── DatabaseInUse      another server has the database open
+│   ├── DatabaseInUse      another server has the database open
+│   └── DatabaseOutdated   the database has to be upgraded first
 ├── NotAuthenticated       nobody, or nobody we believe
 ├── AuthUnavailable        the authentication itself is broken or slow
 ├── InvalidRequest         the request contradicts the contract
@@ -59,6 +60,12 @@ class DatabaseInUse(ConfigError):
     """Another server has the database open."""
 
     code = "database_in_use"
+
+
+class DatabaseOutdated(ConfigError):
+    """The database was made by an older version, and whoever opens it is not to upgrade it."""
+
+    code = "database_outdated"
 
 
 class NotAuthenticated(AgentflowError):

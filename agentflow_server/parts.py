@@ -26,8 +26,12 @@ from agentflow_server.models import JsonObject
 from agentflow_server.runs.naming import GenerateName, load_generator
 from agentflow_server.web.door import DoorRules, Guards
 from agentflow_server.web.scopes import SCOPES
+from agentflow_server.webhooks import WebhookSender
 
 T = TypeVar("T")
+
+WEBHOOK_POLL_SECONDS = 5.0
+"""How often to look for what commands and other processes have left to be sent."""
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -41,16 +45,21 @@ class Parts:
     generate_name: GenerateName | None
     guards: Guards
     door_rules: DoorRules
+    sender: WebhookSender | None
     metrics: Metrics
     tracing: Tracing
 
 
-def choose_parts(config: Config) -> Parts:
-    """Load the agents, the authentication, the keys. Raises ConfigError with every problem."""
+def choose_parts(config: Config, *, upgrades: bool = True) -> Parts:
+    """Load the agents, the authentication, the keys. Raises ConfigError with every problem.
+
+    Unless this `upgrades`, a database that an older version has made will not be opened.
+    """
     watch = config.observability
     metrics = Metrics() if watch.metrics is None else open_metrics()
     tracing = Tracing() if watch.traces is None else open_tracing(**watch.traces.model_dump())
-    database = choose_database(config, observe=metrics.database if metrics.is_on else None)
+    observe = metrics.database if metrics.is_on else None
+    database = choose_database(config, observe=observe, upgrades=upgrades)
     errors: list[ConfigError] = []
 
     def attempt(choose: Callable[[], T]) -> T | None:
@@ -73,9 +82,10 @@ def choose_parts(config: Config) -> Parts:
     generator_path = config.thread_name_generator
     generate_name = attempt(lambda: load_generator(generator_path) if generator_path else None)
     rules = attempt(lambda: _choose_rules(config))
+    sender = attempt(lambda: _choose_sender(config, database, metrics))
     if guards is None or agents is None or rules is None or errors:
         raise ConfigError.joined(errors)
-    return Parts(database, agents, generate_name, guards, rules, metrics, tracing)
+    return Parts(database, agents, generate_name, guards, rules, sender, metrics, tracing)
 
 
 def resource_metadata(config: Config) -> tuple[str, JsonObject] | None:
@@ -112,6 +122,14 @@ def _choose_guards(config: Config, database: Database, metrics: Metrics) -> Guar
         if audit.sink == "off"
         else open_audit(audit, folder=config.folder, table=database.audit_table),
         metrics=metrics,
+    )
+
+
+def _choose_sender(config: Config, database: Database, metrics: Metrics) -> WebhookSender | None:
+    if config.webhooks is None:
+        return None
+    return WebhookSender(
+        database.webhooks, config.webhooks, poll=WEBHOOK_POLL_SECONDS, count=metrics.webhook
     )
 
 

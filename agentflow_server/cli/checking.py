@@ -18,7 +18,7 @@ from agentflow_server.config import (
     read_config,
     unknown_variables,
 )
-from agentflow_server.errors import ConfigError, DatabaseInUse
+from agentflow_server.errors import ConfigError, DatabaseInUse, DatabaseOutdated
 
 if TYPE_CHECKING:
     from agentflow_server.app import AgentflowApp
@@ -27,14 +27,15 @@ Overrides = Mapping[str, str | int | None]
 
 
 def check_everything(path: Path | None, *, overrides: Overrides) -> None:
-    """Load and open what serving needs, and close it again."""
+    """Load and open what serving needs, and close it again. Servers of an older version may be
+    running: their database is not upgraded."""
     with explained():
         config = load_config(path, overrides=overrides)
         set_up_logs("warning")
         errors, warnings = exposure_problems(config, config.host)
         if errors:
             raise ConfigError(*errors)
-        app = load_app(config)
+        app = load_app(config, upgrades=False)
         database = _check_database(app)
         for warning in (*warnings, *unknown_variables(config)):
             typer.secho(warning, err=True, fg=typer.colors.YELLOW)
@@ -48,6 +49,8 @@ def _check_database(app: "AgentflowApp") -> str:
             anyio.run(app.verify)
     except DatabaseInUse:
         return "the database is in use by a running server, so it was not opened"
+    except DatabaseOutdated as exc:
+        return f"the database is to be upgraded, so it was not opened: {exc}"
     return "the database opens"
 
 

@@ -7,9 +7,14 @@ from agentflow_server.config import Config
 from agentflow_server.databases import Database, choose_database
 
 
+def choose_for_command(config: Config) -> Database:
+    """Not opened yet. What an older version has made stays as it is: servers may use it."""
+    return choose_database(config, exclusive=False, upgrades=False)
+
+
 @asynccontextmanager
 async def open_database(config: Config) -> AsyncIterator[Database]:
     """Raises ConfigError."""
-    database = choose_database(config, exclusive=False)
+    database = choose_for_command(config)
     async with database.store:
         yield database

@@ -68,12 +68,12 @@ def _is_about_the_file(problem: str) -> bool:
     return key is not None and key[0] in ConfigFile.model_fields
 
 
-def load_app(config: Config, *, executes: bool = True) -> "AgentflowApp":
+def load_app(config: Config, *, executes: bool = True, upgrades: bool = True) -> "AgentflowApp":
     """Build the application. Raises ConfigError; leaves when the user's own code raises."""
     # Imported here because `token` and `show` do without the web framework.
     from agentflow_server.app import create_app  # noqa: PLC0415
 
-    return load_user_code(config, partial(create_app, executes=executes))
+    return load_user_code(config, partial(create_app, executes=executes, upgrades=upgrades))
 
 
 def load_user_code(config: Config, build: Callable[[Config], T]) -> T:

@@ -17,6 +17,7 @@ from agentflow_server.cli.options import ConfigFile, Database
 from agentflow_server.cli.run_commands import runs
 from agentflow_server.cli.token_commands import token
 from agentflow_server.cli.usage import Commands
+from agentflow_server.cli.webhook_commands import webhooks
 
 app = typer.Typer(
     name="agentflow",
@@ -171,6 +172,7 @@ app.add_typer(token)
 app.add_typer(api_keys)
 app.add_typer(audit)
 app.add_typer(runs)
+app.add_typer(webhooks)
 app.add_typer(db)
 app.command("revoke")(revoke)
 

@@ -14,7 +14,7 @@ runs = typer.Typer(
 )
 
 RunId = Annotated[str, typer.Argument(help="As `list` shows it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, with all there is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
 
 
 @runs.command("list")
@@ -31,6 +31,10 @@ def list_(
     thread_id: Annotated[
         str | None, typer.Option(help="Only those of this thread.", show_default=False)
     ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(help="Only those that were sent before: 10m, 24h.", show_default=False),
+    ] = None,
     limit: Annotated[int, typer.Option(help="How many.", min=1, max=10_000)] = 50,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -45,6 +49,7 @@ def list_(
         status=status,
         owner=user_id,
         thread_id=thread_id,
+        older_than=older_than,
         limit=limit,
         as_json=as_json,
     )

@@ -1,14 +1,17 @@
 """`agentflow runs`: runs of all users, for operators."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args
+from urllib.parse import urlsplit
 
 import typer
 
 from agentflow_server.cli.acts import Act
+from agentflow_server.cli.durations import parse_duration
 from agentflow_server.cli.failures import explained, fail
 from agentflow_server.cli.operating import change_database, load_for_operator, tell, use_database
 from agentflow_server.cli.tables import NOTHING, format_time, tabulate
@@ -32,11 +35,14 @@ def list_runs(
     status: str | None,
     owner: str | None,
     thread_id: str | None,
+    older_than: str | None,
     limit: int,
     as_json: bool,
 ) -> None:
+    now = datetime.now(UTC)
     with explained():
         wanted = _check_status(status)
+        before = None if older_than is None else now - _parse_age(older_than)
 
     async def read(database: Database) -> Sequence[OwnedRun]:
         found: list[OwnedRun] = []
@@ -46,6 +52,7 @@ def list_runs(
                 status=wanted,
                 owner=owner,
                 thread_id=thread_id,
+                before=before,
                 limit=min(_PAGE, limit - len(found)),
                 cursor=cursor,
             )
@@ -57,9 +64,9 @@ def list_runs(
 
     found = use_database(load_for_operator(config, database), read)
     if as_json:
-        typer.echo(json.dumps([each.model_dump(mode="json") for each in found], indent=2))
+        typer.echo(json.dumps([_facts(each) for each in found], indent=2))
     elif found:
-        typer.echo(tabulate([_COLUMNS, *map(_describe, found)]))
+        typer.echo(tabulate([_COLUMNS, *(_describe(each, now) for each in found)]))
     else:
         tell("There are no such runs.")
 
@@ -68,12 +75,11 @@ def show_run(config: Path | None, database: str | None, run_id: str, *, as_json:
     loaded = load_for_operator(config, database)
     with _impossible_explained():
         found = use_database(loaded, lambda opened: _find(opened, run_id))
-    data = found.model_dump(mode="json")
+    facts = _facts(found)
     if as_json:
-        typer.echo(json.dumps(data, indent=2))
+        typer.echo(json.dumps(facts, indent=2))
         return
-    facts = {"owner": data["owner"], **data["run"]}
-    shown = {name: value for name, value in facts.items() if value not in (None, [], {})}
+    shown = {name: value for name, value in facts.items() if value not in (None, "", [])}
     typer.echo(tabulate([(name, _plain(value)) for name, value in shown.items()]))
 
 
@@ -114,6 +120,11 @@ def _check_status(status: str | None) -> RunStatus | None:
     return cast("RunStatus | None", status)
 
 
+def _parse_age(text: str) -> timedelta:
+    """Raises ConfigError."""
+    return timedelta(seconds=parse_duration(text, option="--older-than"))
+
+
 async def _find(database: Database, run_id: str) -> OwnedRun:
     """Raises NotFound."""
     found = await database.operators.find_run(run_id)
@@ -147,15 +158,30 @@ def _act(name: str, found: OwnedRun, **details: str) -> Act:
     return Act(name, {**known, **details})
 
 
-def _describe(found: OwnedRun) -> Sequence[str]:
+def _describe(found: OwnedRun, now: datetime) -> Sequence[str]:
     run = found.run
     seconds = NOTHING
-    if run.started_at is not None and run.ended_at is not None:
-        seconds = f"{(run.ended_at - run.started_at).total_seconds():.1f}"
+    if run.started_at is not None:
+        seconds = f"{((run.ended_at or now) - run.started_at).total_seconds():.1f}"
     error = run.error.code if run.error else NOTHING
     created = format_time(run.created_at)
-    return run.run_id, found.owner, run.status, run.agent, created, seconds, error
+    return run.run_id, found.owner or NOTHING, run.status, run.agent, created, seconds, error
 
 
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _facts(found: OwnedRun) -> Mapping[str, Any]:
+    """What is for operators: neither what was said, nor where exactly a webhook is."""
+    facts = found.run.model_dump(mode="json")
+    if found.run.webhook is not None:
+        facts["webhook"] = urlsplit(found.run.webhook).netloc
+    facts["interrupts"] = [interrupt.interrupt_id for interrupt in found.run.interrupts]
+    return {"user_id": found.owner, **facts}
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case {"code": str(code), "detail": str(detail)}:
+            return f"{code}: {detail}"
+        case list(items):
+            return " ".join(items)
+        case _:
+            return str(value)

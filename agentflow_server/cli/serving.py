@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from socket import socket
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -194,9 +195,15 @@ class _Server(uvicorn.Server):
         log.info("stopping; running requests may finish")
         # Side by side, or runs that nobody waits for would get a grace period of their own.
         _, unstoppable = await asyncio.gather(super().shutdown(sockets), self._app.drain())
-        if not self.force_exit:
-            await self._opened.aclose()
+        await self._opened.aclose()
         end_in_spite_of(unstoppable)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            # Ctrl-C once more. Whatever is unfinished is as after a crash; what was acknowledged is
+            # in the database.
+            os._exit(1)
 
     async def _retire(self) -> None:
         """Let a load balancer find out that we go, while we still answer all it sends."""
@@ -205,7 +212,7 @@ class _Server(uvicorn.Server):
             log.info("not ready any more; listening for another %g s", self._shutdown_delay)
         clock = asyncio.get_running_loop().time
         end = clock() + self._shutdown_delay
-        while clock() < end and not self.force_exit:
+        while clock() < end:
             await self.on_tick(0)  # which sets the time in the headers
             await asyncio.sleep(min(0.2, max(0.0, end - clock())))
 

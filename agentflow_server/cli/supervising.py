@@ -90,11 +90,11 @@ class Supervisor:
 
     def _bury(self, number: int, child: BaseProcess) -> None:
         del self._children[number]
-        code = child.exitcode or 0
-        if self._is_stopping or (code == BAD_CONFIG and not self._has_started):
-            self._code = max(self._code, code)
+        ended_with = child.exitcode or 0
+        if self._is_stopping or (child.exitcode == BAD_CONFIG and not self._has_started):
+            self._code = max(self._code, ended_with)
             return
-        log.error("process %d ended with %s; another one takes its place", number, code)
+        log.error("process %d ended with %s; another one takes its place", number, ended_with)
         if self._heard.poll(PAUSE):
             self._hear(self._heard.recv_bytes())
         self._start(number)

@@ -9,6 +9,7 @@ import typer
 
 from agentflow_server.backend import Backend
 from agentflow_server.cli.acts import Act
+from agentflow_server.cli.database import choose_for_command
 from agentflow_server.cli.durations import parse_duration
 from agentflow_server.cli.failures import explained, load_user_code, naming_the_file
 from agentflow_server.cli.operating import change_database, load_for_operator, tell, use_database
@@ -17,6 +18,9 @@ from agentflow_server.config import use_folder
 from agentflow_server.databases import Database
 from agentflow_server.parts import choose_parts
 from agentflow_server.runs.housekeeping import prune
+from agentflow_server.stores.migrate import Condition
+
+OUTDATED = 1
 
 
 def upgrade_database(config: Path | None, database: str | None) -> None:
@@ -31,22 +35,34 @@ def upgrade_database(config: Path | None, database: str | None) -> None:
 
 
 def show_status(config: Path | None, database: str | None, *, as_json: bool) -> None:
+    """Changes nothing. Ends with OUTDATED unless the database is up to date."""
     loaded = load_for_operator(config, database)
-
-    async def read(opened: Database) -> Mapping[str, str | int]:
-        return {
-            "database": loaded.database_shown,
-            "schema": await opened.operators.schema_version(),
-            **await opened.operators.count_rows(),
-        }
-
-    found = use_database(loaded, read)
+    with explained():
+        found = anyio.run(choose_for_command(loaded).examine)
+    rows: Mapping[str, int] = {}
+    if found.is_up_to_date:
+        rows = use_database(loaded, lambda opened: opened.operators.count_rows())
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        facts = {"schema": found.version, "newest_schema": found.newest, "bytes": found.size}
+        typer.echo(json.dumps({"database": loaded.database_shown, **facts, **rows}, indent=2))
     else:
-        typer.echo(
-            tabulate([(name.replace("_", " "), str(value)) for name, value in found.items()])
-        )
+        lines = {
+            "database": loaded.database_shown,
+            "schema": _describe(found),
+            "size": f"{found.size / 1_000_000:.1f} MB",
+            **{name.replace("_", " "): str(number) for name, number in rows.items()},
+        }
+        typer.echo(tabulate(list(lines.items())))
+    if not found.is_up_to_date:
+        raise typer.Exit(OUTDATED)
+
+
+def _describe(found: Condition) -> str:
+    if found.is_up_to_date:
+        return f"{found.version}, up to date"
+    if not found.version:
+        return 'none yet; the first server makes it, or "agentflow db upgrade"'
+    return f'{found.version}, and this version needs {found.newest}: "agentflow db upgrade"'
 
 
 def prune_database(

@@ -1,6 +1,6 @@
 """What is wrong with the arguments of a command: one line, and where to read on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +14,22 @@ _UsageError: Any = typer.BadParameter.__base__
 class Commands(TyperGroup):
     """The commands; their usage errors do not print the usage."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+    def make_context(self, info_name: Any, args: list[str], *rest: Any, **kwargs: Any) -> Any:
         with _in_one_line():
-            return super().make_context(*args, **kwargs)
+            _refuse_bytes(args)
+            return super().make_context(info_name, args, *rest, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         with _in_one_line():
             return super().invoke(ctx)
+
+
+def _refuse_bytes(args: Sequence[str]) -> None:
+    """What is no text in UTF-8 can neither be looked up nor shown. Raises BadParameter."""
+    try:
+        "".join(args).encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("an argument is not in UTF-8") from None
 
 
 @contextmanager

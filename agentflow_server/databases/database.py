@@ -13,6 +13,7 @@ from agentflow_server.interfaces import (
     Store,
     WebhookStore,
 )
+from agentflow_server.stores.migrate import Condition
 from agentflow_server.web.tickets import TicketStore
 
 
@@ -27,6 +28,10 @@ class Database(ABC):
     """The store as well, all of them."""
     audit_table: AuditTable
     tickets: TicketStore
+
+    @abstractmethod
+    async def examine(self) -> Condition:
+        """Changes nothing; it need not be open. Raises ConfigError."""
 
     @abstractmethod
     def make_bus(self) -> EventBus:

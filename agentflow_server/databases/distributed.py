@@ -6,8 +6,10 @@ from agentflow_server.engines.embedded import Worker
 from agentflow_server.engines.postgres import PostgresEngine
 from agentflow_server.events.postgres import PostgresEventBus
 from agentflow_server.interfaces import Engine, EventBus
+from agentflow_server.stores.migrate import Condition
 from agentflow_server.stores.postgres import PostgresStore
 from agentflow_server.stores.postgres_audit import PostgresAuditTable
+from agentflow_server.stores.postgres_opening import examine
 from agentflow_server.stores.postgres_tickets import PostgresTickets
 from agentflow_server.stores.rules import Observe
 
@@ -24,6 +26,9 @@ class DistributedDatabase(Database):
         self.tickets = PostgresTickets(store)
         self._url = url
         self._runs = runs
+
+    async def examine(self) -> Condition:
+        return await examine(self._url)
 
     def make_bus(self) -> EventBus:
         return PostgresEventBus(self._url)

@@ -86,6 +86,8 @@ class EmbeddedEngine(Engine):
         self._is_told = False
 
     async def __aenter__(self) -> Self:
+        if self._neighbours is not None:
+            await self._neighbours.have_written()  # what comes after this will be noticed
         for active in await self._store.interrupted_runs():
             if recovered := await self._worker.recover(active):
                 await self.dispatch(recovered)
@@ -98,6 +100,7 @@ class EmbeddedEngine(Engine):
     async def _heed(self, neighbours: Neighbours) -> None:
         """Do what operators' commands have left to be done."""
         while True:
+            pause = HEED_SECONDS
             try:
                 if await neighbours.have_written():
                     self._wake_readers()
@@ -108,7 +111,8 @@ class EmbeddedEngine(Engine):
                     self._changed.set()
             except AgentflowError:
                 log.exception("what commands have written cannot be found")
-            await asyncio.sleep(HEED_SECONDS)
+                pause = RETRY_SECONDS
+            await asyncio.sleep(pause)
 
     async def _fill(self) -> None:
         """Execute what waits, as much as there is room for."""
@@ -167,9 +171,6 @@ class EmbeddedEngine(Engine):
 
     async def drain(self) -> int:
         self._worker.stop_claiming()
-        if self._heeding is not None:
-            self._heeding.cancel()
-            self._heeding = None
         clock = asyncio.get_running_loop().time
         if self._deadline is None:
             self._deadline = clock() + self._grace
@@ -181,6 +182,11 @@ class EmbeddedEngine(Engine):
             self._waiter = None
         if self._tasks:
             await self._end_tasks(self._deadline)
+        if self._heeding is not None:
+            # Only now: an operator may cancel what keeps the server from ending.
+            self._heeding.cancel()
+            await asyncio.wait({self._heeding})
+            self._heeding = None
         return self._unstoppable
 
     async def _end_tasks(self, deadline: float) -> None:

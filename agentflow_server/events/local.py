@@ -81,6 +81,9 @@ class LocalEventBus(EventBus):
         self._readers: defaultdict[str, list[LocalSubscription]] = defaultdict(list)
         self._closed = False
         self._poll = poll
+        self.deserted = asyncio.Event()
+        """Set as long as nobody subscribes."""
+        self.deserted.set()
 
     def publish(self, events: Sequence[Event]) -> None:
         if not events:
@@ -113,12 +116,15 @@ class LocalEventBus(EventBus):
         if self._closed:
             subscription.close()
         self._readers[run_id].append(subscription)
+        self.deserted.clear()
         try:
             yield subscription
         finally:
             self._readers[run_id].remove(subscription)
             if not self._readers[run_id]:
                 del self._readers[run_id]
+            if not self._readers:
+                self.deserted.set()
 
 
 def _characters(event: Event) -> int:

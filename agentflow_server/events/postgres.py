@@ -1,5 +1,6 @@
 """Wakes readers in every process that uses the same PostgreSQL database."""
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -61,6 +62,13 @@ class PostgresEventBus(EventBus):
 
     def wake_all(self) -> None:
         self._local.wake_all()
+
+    async def wait_for_readers(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._local.deserted.wait()
+        except TimeoutError:
+            return
 
     def close(self) -> None:
         self._local.close()

@@ -41,6 +41,10 @@ class EventBus(ABC):
     def wake_all(self) -> None:
         """Let every reader look into the store."""
 
+    async def wait_for_readers(self, seconds: float) -> None:
+        """Wait until nobody subscribes any more, for so long at most. At once where only this
+        process publishes: nothing more is coming."""
+
     @abstractmethod
     def close(self) -> None:
         """The server stops: tell all readers, also those who come later."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from datetime import datetime
 
 from agentflow_server.models import NewRun, OwnedRun, Page, Run, RunStatus
 
@@ -23,10 +24,12 @@ class OperatorStore(ABC):
         status: RunStatus | None = None,
         owner: str | None = None,
         thread_id: str | None = None,
+        before: datetime | None = None,
         limit: int,
         cursor: str | None = None,
     ) -> Page[OwnedRun]:
-        """Newest first, in the order of their ids (which are UUIDs of version 7).
+        """Newest first, in the order of their ids (which are UUIDs of version 7); `before`: only
+        those that were made earlier, to the millisecond.
 
         Raises InvalidRequest when the cursor is not one of this list.
         """

@@ -119,8 +119,11 @@ class Store(ABC):
         """Second half: delete the rows of a hidden thread; nothing happens if there are none."""
 
     @abstractmethod
-    async def list_hidden_threads(self) -> Sequence[tuple[str, str | None]]:
-        """(thread_id, agent) of deletions and copies that a crash interrupted.
+    async def list_hidden_threads(
+        self, *, older_than: float = 0.0
+    ) -> Sequence[tuple[str, str | None]]:
+        """(thread_id, agent) of deletions and copies that a crash interrupted, as far as can be
+        seen: nothing was heard of them for `older_than` seconds.
 
         From then on the caller deletes them: a copy that somebody is still at cannot be finished.
         """

@@ -1,10 +1,12 @@
 """Reading a run's events while they are written, and waiting for its end."""
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
-from agentflow_server.errors import NotFound, RunFailed, ServerStopping
+from agentflow_server.errors import NotFound, RunFailed, ServerStopping, StoreUnavailable
 from agentflow_server.interfaces import EventBus, Store, Subscription
 from agentflow_server.metrics import Metrics
 from agentflow_server.models import (
@@ -17,11 +19,16 @@ from agentflow_server.models import (
     RunStatus,
 )
 
+T = TypeVar("T")
+
 PAUSES = TERMINAL_EVENTS | {"interrupt"}
 """Events after which nobody need wait: what follows an interrupt follows somebody's answer."""
 
 HEARTBEAT_SECONDS = 15.0
 EVENTS_PER_READ = 64
+AWAY_SECONDS = 60.0
+"""How long the store may be away until whoever follows or waits is sent away."""
+PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,7 @@ class Reader:
                 events = await subscription.receive(HEARTBEAT_SECONDS)
             is_behind = is_behind or not events or events[0].seq != after + 1
             if is_behind:
-                events = await self._read(run.run_id, after)
+                events = await _patiently(partial(self._read, run.run_id, after), subscription)
                 is_behind = len(events) == EVENTS_PER_READ
             for event in events:
                 after = event.seq
@@ -93,12 +100,13 @@ class Reader:
         heard_at = time.monotonic()
         async with self._bus.subscribe(run.run_id) as subscription:
             while True:
-                stored = await self._read(run.run_id, after)
+                stored = await _patiently(partial(self._read, run.run_id, after), subscription)
                 for event in stored:
                     after, heard_at = event.seq, time.monotonic()
                     may_be_over = event.type in PAUSES
                     yield event
-                if may_be_over and await self._is_over(owner, run, after):
+                is_over = partial(self._is_over, owner, run, after)
+                if may_be_over and await _patiently(is_over, subscription):
                     return
                 may_be_over = False
                 if len(stored) == EVENTS_PER_READ:
@@ -142,6 +150,22 @@ class Reader:
         except NotFound:
             return True
         return now.ended_at is not None and not await self._read(run.run_id, after)
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]], subscription: Subscription) -> T:
+    """The store's answer, also when the store has to come back first: the run goes on meanwhile.
+
+    Raises StoreUnavailable, ServerStopping.
+    """
+    patience = time.monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            if time.monotonic() >= patience:
+                raise
+        # What it hands out is in the store as well.
+        await subscription.receive(PAUSE_SECONDS)
 
 
 def _turn(run: Run, ended: Event, messages: list[JsonObject]) -> Turn:

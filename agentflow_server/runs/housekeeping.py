@@ -7,12 +7,15 @@ from typing import Self
 
 from agentflow_server.errors import AgentflowError
 from agentflow_server.interfaces import Store, WebhookStore
+from agentflow_server.runs.runner import Runner
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 3600.0
 DELIVERY_RETENTION = 30 * 86_400.0
 """Seconds that operators have to see which webhooks were given up."""
+ABANDONED_AFTER = 600.0
+"""Seconds in which whoever copies or deletes a thread would have been heard of."""
 AT_ONCE = 200
 """So few that nobody who writes waits for it."""
 
@@ -33,9 +36,15 @@ class Housekeeper:
     """`async with` cleans up at once, and then every hour."""
 
     def __init__(
-        self, store: Store, webhooks: WebhookStore, *, event_retention: float | None
+        self,
+        store: Store,
+        webhooks: WebhookStore,
+        runner: Runner,
+        *,
+        event_retention: float | None,
     ) -> None:
         """`event_retention` in seconds; None: events stay as long as their thread."""
+        self._runner = runner
         self._store = store
         self._webhooks = webhooks
         self._retention = event_retention
@@ -53,6 +62,7 @@ class Housekeeper:
             try:
                 if pruned := await prune(self._store, self._webhooks, self._retention):
                     log.info("deleted the events of %d runs", pruned)
+                await self._runner.finish_deletions(older_than=ABANDONED_AFTER)
             except AgentflowError:
                 log.exception("cleaning up has to wait")
             await asyncio.sleep(EVERY_SECONDS)

@@ -16,4 +16,4 @@ async def purge_thread(
             await agents[agent].forget(thread_id)
         await store.purge_thread(thread_id)
     except Exception:  # the user's checkpointer may raise anything; the thread stays hidden
-        log.exception("thread %s is not wholly deleted: the next start tries again", thread_id)
+        log.exception("thread %s is not wholly deleted: this is tried again later", thread_id)

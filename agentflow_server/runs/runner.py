@@ -241,14 +241,14 @@ class Runner:
         """Delete a thread and everything of it, also what the agent's framework keeps.
 
         Raises NotFound, ThreadBusy. From then on nobody finds the thread; what of it cannot be
-        deleted now is deleted at the next start, and until then its id stays taken.
+        deleted now is deleted later, and until then its id stays taken.
         """
         agent = await self.store.hide_thread(caller.id, thread_id)
         await purge_thread(self.store, self.agents, thread_id, agent)
 
-    async def finish_deletions(self) -> None:
-        """Complete what was cut short."""
-        for thread_id, agent in await self.store.list_hidden_threads():
+    async def finish_deletions(self, *, older_than: float = 0.0) -> None:
+        """Complete what was cut short so many seconds ago. Raises StoreUnavailable."""
+        for thread_id, agent in await self.store.list_hidden_threads(older_than=older_than):
             await purge_thread(self.store, self.agents, thread_id, agent)
 
     async def copy_thread(

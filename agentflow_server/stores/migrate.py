@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from agentflow_server.errors import ConfigError
+from agentflow_server.errors import ConfigError, DatabaseOutdated
 from agentflow_server.stores.rows import now
 
 _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
@@ -20,6 +20,20 @@ class Migration:
     version: int
     name: str
     sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a database is found: `version` of its schema, 0 if there is none yet, `newest` is what
+    is needed, `size` in bytes."""
+
+    version: int
+    newest: int
+    size: int
+
+    @property
+    def is_up_to_date(self) -> bool:
+        return self.version == self.newest
 
 
 def load_migrations(dialect: str) -> Sequence[Migration]:
@@ -55,6 +69,15 @@ def find_missing(
             f"this one knows up to {newest})"
         )
     return migrations[version:]
+
+
+def refuse_upgrade(missing: Sequence[Migration], migrations: Sequence[Migration]) -> None:
+    """An empty database is nobody's yet, and may be made. Raises DatabaseOutdated."""
+    if 0 < len(missing) < len(migrations):
+        raise DatabaseOutdated(
+            f"its schema is {missing[0].version - 1}, this version of agentflow-server needs "
+            f'{migrations[-1].version}; "agentflow db upgrade" brings it there'
+        )
 
 
 def _find_version(connection: sqlite3.Connection) -> int:

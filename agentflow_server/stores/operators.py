@@ -6,6 +6,7 @@ The SQL is SQLite's; `to_postgres` says the same to the other.
 # ruff: noqa: S608 – SQL is put together from constants of ours only.
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, get_args
 
 from pydantic_core import from_json
@@ -52,14 +53,16 @@ class Selection:
 
     def __init__(
         self,
+        *,
         status: RunStatus | None,
         owner: str | None,
         thread_id: str | None,
+        before: datetime | None,
         limit: int,
         cursor: str | None,
     ) -> None:
         """Raises InvalidRequest (cursor)."""
-        self._listing = f"runs:{(status, owner, thread_id)}"
+        self._listing = f"runs:{(status, owner, thread_id, before)}"
         self._limit = limit
         conditions, self.values = ["hidden = 0"], list[Any]()
         if status in _UNFINISHED:
@@ -71,6 +74,7 @@ class Selection:
             ("threads.owner = ?", owner),
             ("threads.thread_id = ?", thread_id),
             ("run_id < ?", place),
+            ("run_id < ?", None if before is None else _first_id(before)),
         ):
             if value is not None:
                 conditions.append(condition)
@@ -85,6 +89,12 @@ class Selection:
         more = len(rows) > self._limit
         next_cursor = encode_cursor(self._listing, found[-1].run.run_id) if more else None
         return Page(data=found, next_cursor=next_cursor)
+
+
+def _first_id(moment: datetime) -> str:
+    """How an id begins that is made then."""
+    digits = f"{int(moment.timestamp() * 1000):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def read_retry(row: Row | None) -> tuple[str, NewRun]:

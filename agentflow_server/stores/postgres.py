@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, Self
 from weakref import WeakValueDictionary
 
-from agentflow_server.errors import StoreUnavailable
+from agentflow_server.errors import DatabaseOutdated, StoreUnavailable
 from agentflow_server.interfaces import CredentialStore, OperatorStore, WebhookStore
 from agentflow_server.models import (
     ActiveRun,
@@ -121,6 +121,10 @@ class PostgresStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
     def migrating(self) -> AbstractAsyncContextManager[Connection]:
         """A connection for changes of our schema by others than the store, while no other server
         changes it. Raises ConfigError."""
+        if not self._upgrades:
+            raise DatabaseOutdated(
+                'the tables of LangGraph are not up to date; "agentflow db upgrade" brings them there'
+            )
         return migrating(self._url)
 
     async def _run(self, kind: Kind, operation: Operation[T]) -> T:

@@ -32,8 +32,7 @@ _INSERT = """
     INSERT INTO threads (thread_id, owner, status, agent, metadata, created_at, updated_at, hidden)
     VALUES (%s, %s, 'busy', %s, %s, %s, %s, true) ON CONFLICT (thread_id) DO NOTHING"""
 _HOLD = """
-    SELECT 1 FROM threads WHERE thread_id = %s AND hidden AND status = 'busy'
-    FOR NO KEY UPDATE"""
+    UPDATE threads SET updated_at = %s WHERE thread_id = %s AND hidden AND status = 'busy'"""
 # One statement, so that a run is copied as it was at one moment: one that is resumed meanwhile is
 # either there with its question or not at all.
 _COPY = """
@@ -139,8 +138,8 @@ async def copy_turns(
         "new": [new for _, new in runs],
     }
     async with transaction(connection):
-        held = await connection.execute(_HOLD, (copy.thread_id,))
-        if await held.fetchone() is None:
+        held = await connection.execute(_HOLD, (now(), copy.thread_id))
+        if not held.rowcount:
             raise copy_lost()
         await connection.execute(_COPY, values)
 

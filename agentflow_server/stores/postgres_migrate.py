@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from agentflow_server.errors import ConfigError
-from agentflow_server.stores.migrate import Migration
+from agentflow_server.stores.migrate import Migration, refuse_upgrade
 from agentflow_server.stores.rows import now
 
 SCHEMA = "agentflow"
@@ -35,16 +35,13 @@ async def migrate_postgres(
     The connection commits by itself, and is nobody else's. Raises ConfigError when the schema is
     another program's or newer than the migrations, and, unless this `upgrades`, when it is older.
     """
-    missing = await _find_missing(connection, migrations)
+    missing = await find_missing(connection, migrations)
     if not missing:
         return
-    if not upgrades and len(missing) < len(migrations):
-        raise ConfigError(
-            f"its schema is {missing[0].version - 1}, this version of agentflow-server needs "
-            f'{migrations[-1].version}; "agentflow db upgrade" brings it there'
-        )
+    if not upgrades:
+        refuse_upgrade(missing, migrations)
     async with migration_lock(connection):
-        for migration in await _find_missing(connection, migrations):
+        for migration in await find_missing(connection, migrations):
             await _apply(connection, migration)
 
 
@@ -73,9 +70,13 @@ async def _try_lock(connection: AsyncConnection[Any]) -> bool:
     return row is not None and bool(row[0])
 
 
-async def _find_missing(
+async def find_missing(
     connection: AsyncConnection[Any], migrations: Sequence[Migration]
 ) -> Sequence[Migration]:
+    """The migrations that the database has not seen.
+
+    Raises ConfigError when the schema is another program's or newer than the migrations.
+    """
     version = await _find_version(connection)
     newest = migrations[-1].version
     if version > newest:

@@ -8,14 +8,19 @@ from psycopg import AsyncConnection, conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from agentflow_server.errors import ConfigError
-from agentflow_server.stores.migrate import load_migrations
+from agentflow_server.stores.migrate import Condition, load_migrations
 from agentflow_server.stores.postgres_connections import (
     Connection,
     PostgresConnections,
     one_line,
 )
 from agentflow_server.stores.postgres_idempotency import prune
-from agentflow_server.stores.postgres_migrate import SCHEMA, migrate_postgres, migration_lock
+from agentflow_server.stores.postgres_migrate import (
+    SCHEMA,
+    find_missing,
+    migrate_postgres,
+    migration_lock,
+)
 from agentflow_server.stores.rows import now
 
 MINIMUM_VERSION = 14
@@ -72,6 +77,20 @@ async def open_connections(url: str, *, size: int, upgrades: bool) -> PostgresCo
     return PostgresConnections(pool)
 
 
+async def examine(url: str) -> Condition:
+    """Changes nothing. Raises ConfigError, in one line."""
+    target = _add_defaults(url)
+    migrations = load_migrations("postgres")
+    with _naming_the_place(target):
+        async with await AsyncConnection.connect(target, autocommit=True) as connection:
+            await _require_suitable(connection)
+            missing = await find_missing(connection, migrations)
+            found = await connection.execute("SELECT pg_database_size(current_database())")
+            (size,) = await found.fetchone() or (0,)
+    newest = migrations[-1].version
+    return Condition(newest - len(missing), newest, size)
+
+
 @asynccontextmanager
 async def migrating(url: str) -> AsyncIterator[Connection]:
     """A connection of its own in our schema, which no other server changes meanwhile.
@@ -97,7 +116,7 @@ def _naming_the_place(target: str) -> Iterator[None]:
     except psycopg.Error as exc:
         raise ConfigError(f"{place}: the database cannot be used: {one_line(exc)}") from exc
     except ConfigError as exc:
-        raise ConfigError(f"{place}: {exc}") from exc
+        raise type(exc)(f"{place}: {exc}") from exc
 
 
 async def _configure(connection: Connection) -> None:

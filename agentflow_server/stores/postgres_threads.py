@@ -15,7 +15,14 @@ from agentflow_server.stores.postgres_connections import Connection, transaction
 from agentflow_server.stores.postgres_idempotency import find_made, remember
 from agentflow_server.stores.postgres_lines import lock_line
 from agentflow_server.stores.postgres_webhooks import FORGET
-from agentflow_server.stores.rows import THREAD_COLUMNS, Row, now, read_thread, to_text
+from agentflow_server.stores.rows import (
+    THREAD_COLUMNS,
+    Row,
+    from_seconds,
+    now,
+    read_thread,
+    to_text,
+)
 from agentflow_server.stores.rules import MAX_FILTERS, Made, no_thread
 
 Cursor = AsyncCursor[Any]
@@ -39,7 +46,9 @@ _GET_TO_HIDE = f"""
     SELECT agent, {IS_BUSY} FROM threads
     WHERE thread_id = %s AND owner = %s AND NOT hidden"""
 # A hidden thread that is busy is a copy that somebody is filling.
-_CONDEMN = "UPDATE threads SET status = 'idle' WHERE hidden AND status = 'busy'"
+_CONDEMN = """
+    UPDATE threads SET status = 'idle' WHERE hidden AND status = 'busy' AND updated_at <= %s"""
+_LEFT_BEHIND = "SELECT thread_id, agent FROM threads WHERE hidden AND updated_at <= %s"
 _OLDEST = (
     "SELECT min(turn) FROM runs JOIN threads USING (thread_id) WHERE thread_id = %s AND hidden"
 )
@@ -134,7 +143,8 @@ async def hide_thread(connection: Connection, owner: str, thread_id: str) -> str
         if busy:
             raise ThreadBusy("The thread has a run that has not ended")
         await connection.execute(
-            "UPDATE threads SET hidden = true WHERE thread_id = %s", (thread_id,)
+            "UPDATE threads SET hidden = true, updated_at = %s WHERE thread_id = %s",
+            (now(), thread_id),
         )
         await connection.execute(FORGET, (thread_id,))
         # A key that made this thread may make another one from now on.
@@ -142,10 +152,13 @@ async def hide_thread(connection: Connection, owner: str, thread_id: str) -> str
         return None if agent is None else str(agent)
 
 
-async def list_hidden(connection: Connection) -> list[tuple[str, str | None]]:
+async def list_hidden(
+    connection: Connection, *, older_than: float = 0.0
+) -> list[tuple[str, str | None]]:
+    before = now() - from_seconds(older_than)
     async with connection.pipeline():
-        await connection.execute(_CONDEMN)
-        found = await connection.execute("SELECT thread_id, agent FROM threads WHERE hidden")
+        await connection.execute(_CONDEMN, (before,))
+        found = await connection.execute(_LEFT_BEHIND, (before,))
     return await found.fetchall()
 
 

@@ -88,6 +88,7 @@ class SqliteStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
 
     It may be opened and closed several times, and is used from the event loop that opened it.
     With `exclusive=False` it is for operators' commands, which may run beside that server.
+    With `upgrades=False` a database that an older version has made is refused.
     """
 
     def __init__(
@@ -95,18 +96,21 @@ class SqliteStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
         path: Path,
         *,
         exclusive: bool = True,
+        upgrades: bool = True,
         runs_per_owner: int | None = None,
         observe: Observe | None = None,
     ) -> None:
         """`observe` is told how long each operation took, its time in the queue included."""
         self._path = path
         self._exclusive = exclusive
+        self._upgrades = upgrades
         self._runs_per_owner = runs_per_owner
         self._observe = observe
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        file = await to_thread.run_sync(partial(open_file, self._path, exclusive=self._exclusive))
+        opening = partial(open_file, self._path, exclusive=self._exclusive, upgrades=self._upgrades)
+        file = await to_thread.run_sync(opening)
         loop = asyncio.get_running_loop()
         self._open = _Open(file, Writer(file.writer, loop), Readers(file.readers, loop))
         return self

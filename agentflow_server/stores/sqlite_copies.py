@@ -34,7 +34,8 @@ _STAMP = f"""
     FROM threads WHERE thread_id = ? AND hidden = 0"""
 ENDED = """
     SELECT run_id FROM runs WHERE thread_id = ? AND ended_at IS NOT NULL ORDER BY turn"""
-_HELD = "SELECT 1 FROM threads WHERE thread_id = ? AND hidden = 1 AND status = 'busy'"
+_HOLD = """
+    UPDATE threads SET updated_at = ? WHERE thread_id = ? AND hidden = 1 AND status = 'busy'"""
 _COPY_RUN = """
     INSERT INTO runs (run_id, thread_id, owner, agent, turn, status, claims, config, created_at,
         started_at, ended_at, error_code, error_detail, interrupts, answers, attempt)
@@ -110,7 +111,7 @@ def copy_turns(
     resumable: bool,
 ) -> None:
     """With `resumable`, the run of the source that waits for an answer waits in the copy, too."""
-    if connection.execute(_HELD, (copy.thread_id,)).fetchone() is None:
+    if not connection.execute(_HOLD, (now(), copy.thread_id)).rowcount:
         raise copy_lost()
     found = connection.execute(_WAITING, (copy.source_id,)).fetchone()
     waiting = found[0] if found and resumable else None

@@ -5,22 +5,25 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentflow_server.errors import ConfigError, DatabaseInUse
 from agentflow_server.stores.migrate import (
+    Condition,
     Migration,
     find_missing,
     load_migrations,
     migrate_sqlite,
+    refuse_upgrade,
 )
 from agentflow_server.stores.rows import now
 from agentflow_server.stores.sqlite_idempotency import prune
 
 _READERS = 3
 _BUSY_TIMEOUT = 5.0
+_FOLDER = "is a folder, expected a database file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +39,63 @@ class OpenFile:
         self.closing.close()
 
 
-def open_file(path: Path, *, exclusive: bool = True) -> OpenFile:
-    """Create or open the database, and migrate it.
+def open_file(path: Path, *, exclusive: bool = True, upgrades: bool = True) -> OpenFile:
+    """Create or open the database, and migrate it; unless this `upgrades`, only an empty one.
 
     Not `exclusive`: beside a server, if there is one, whose file is then not migrated.
-    Raises ConfigError, in one line: the path is a folder, cannot be written, is in use, or holds
-    something else than a database of ours.
+    Raises ConfigError, in one line: the path is a folder, cannot be written, is in use, is not up
+    to date, or holds something else than a database of ours.
     """
+    path = path.resolve()
+    with _naming_the_file(path), ExitStack() as stack:
+        _make_folder(path)
+        if exclusive:
+            stack.enter_context(_locked(path))
+        _make_file(path)
+        writer = _connect(path.as_uri())
+        stack.callback(writer.close)
+        # First, so that nothing is changed in a file that is not ours.
+        migrations = load_migrations("sqlite")
+        missing = find_missing(writer, migrations)
+        if not upgrades:
+            refuse_upgrade(missing, migrations)
+        if exclusive:
+            migrate_sqlite(writer, migrations)
+        elif missing:
+            _migrate_unused(path, writer, migrations)
+        _configure(writer)
+        if exclusive:
+            prune(writer, now(), limit=-1)
+        readers = []
+        for _ in range(_READERS):
+            reader = _connect(f"{path.as_uri()}?mode=ro")
+            stack.callback(reader.close)
+            readers.append(reader)
+        return OpenFile(writer, readers, stack.pop_all())
+
+
+def examine(path: Path) -> Condition:
+    """Changes nothing, and makes no file. Raises ConfigError, in one line."""
+    path = path.resolve()
+    migrations = load_migrations("sqlite")
+    newest = migrations[-1].version
+    with _naming_the_file(path):
+        if path.is_dir():
+            raise ConfigError(_FOLDER)
+        if not path.exists():
+            return Condition(0, newest, 0)
+        with closing(_connect(f"{path.as_uri()}?mode=rw")) as connection:
+            missing = find_missing(connection, migrations)
+        files = (path, path.with_name(f"{path.name}-wal"))
+        size = sum(file.stat().st_size for file in files if file.exists())
+    return Condition(newest - len(missing), newest, size)
+
+
+@contextmanager
+def _naming_the_file(path: Path) -> Iterator[None]:
+    """Raises ConfigError for whatever is wrong with the database."""
     try:
-        with ExitStack() as stack:
-            path = path.resolve()
-            _make_folder(path)
-            if exclusive:
-                stack.enter_context(_locked(path))
-            _make_file(path)
-            writer = _connect(path.as_uri())
-            stack.callback(writer.close)
-            # First, so that nothing is changed in a file that is not ours.
-            migrations = load_migrations("sqlite")
-            if exclusive:
-                migrate_sqlite(writer, migrations)
-            elif find_missing(writer, migrations):
-                _migrate_unused(path, writer, migrations)
-            _configure(writer)
-            if exclusive:
-                prune(writer, now(), limit=-1)
-            readers = []
-            for _ in range(_READERS):
-                reader = _connect(f"{path.as_uri()}?mode=ro")
-                stack.callback(reader.close)
-                readers.append(reader)
-            return OpenFile(writer, readers, stack.pop_all())
+        yield
     except OSError as exc:
         raise ConfigError(f"{path}: the database cannot be written: {exc.strerror}") from exc
     except sqlite3.Error as exc:
@@ -77,7 +106,7 @@ def open_file(path: Path, *, exclusive: bool = True) -> OpenFile:
 
 def _make_folder(path: Path) -> None:
     if path.is_dir():
-        raise ConfigError("is a folder, expected a database file")
+        raise ConfigError(_FOLDER)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 

@@ -1,5 +1,8 @@
 """Whether somebody else writes into the file of a store: operators do, with commands."""
 
+import sqlite3
+
+from agentflow_server.errors import StoreUnavailable
 from agentflow_server.stores.sqlite import SqliteStore
 
 
@@ -12,8 +15,11 @@ class SqliteNeighbours:
 
     async def have_written(self) -> bool:
         """Since the last call; False at the first. Raises StoreUnavailable."""
-        (version,) = await self._store.write(
-            lambda connection: connection.execute("PRAGMA data_version").fetchone()
-        )
+        try:
+            (version,) = await self._store.write(
+                lambda connection: connection.execute("PRAGMA data_version").fetchone()
+            )
+        except sqlite3.Error as exc:
+            raise StoreUnavailable("The database cannot be used right now") from exc
         before, self._seen = self._seen, version
         return before not in (None, version)

@@ -4,6 +4,7 @@
 
 import sqlite3
 from collections.abc import Mapping
+from datetime import datetime
 
 from agentflow_server.models import NewRun, OwnedRun, Page, Run, RunStatus
 from agentflow_server.stores import operators
@@ -21,10 +22,13 @@ def list_all_runs(
     status: RunStatus | None = None,
     owner: str | None = None,
     thread_id: str | None = None,
+    before: datetime | None = None,
     limit: int,
     cursor: str | None = None,
 ) -> Page[OwnedRun]:
-    wanted = operators.Selection(status, owner, thread_id, limit, cursor)
+    wanted = operators.Selection(
+        status=status, owner=owner, thread_id=thread_id, before=before, limit=limit, cursor=cursor
+    )
     return wanted.read(connection.execute(wanted.sql, wanted.values).fetchall())
 
 

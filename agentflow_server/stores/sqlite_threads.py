@@ -11,7 +11,14 @@ from pydantic_core import from_json
 from agentflow_server.errors import IdTaken, InvalidRequest, ThreadBusy
 from agentflow_server.models import Idempotency, JsonObject, Page, Thread, ThreadStatus
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
-from agentflow_server.stores.rows import THREAD_COLUMNS, Row, now, read_thread, to_text
+from agentflow_server.stores.rows import (
+    THREAD_COLUMNS,
+    Row,
+    from_seconds,
+    now,
+    read_thread,
+    to_text,
+)
 from agentflow_server.stores.rules import MAX_FILTERS, Made, no_thread
 from agentflow_server.stores.sqlite_idempotency import find_made, remember
 from agentflow_server.stores.sqlite_webhooks import FORGET
@@ -32,7 +39,9 @@ _GET_TO_HIDE = f"""
     SELECT agent, {IS_BUSY} FROM threads
     WHERE thread_id = ? AND owner = ? AND hidden = 0"""
 # A hidden thread that is busy is a copy that somebody is filling.
-_CONDEMN = "UPDATE threads SET status = 'idle' WHERE hidden = 1 AND status = 'busy'"
+_CONDEMN = """
+    UPDATE threads SET status = 'idle' WHERE hidden = 1 AND status = 'busy' AND updated_at <= ?"""
+_LEFT_BEHIND = "SELECT thread_id, agent FROM threads WHERE hidden = 1 AND updated_at <= ?"
 
 # How json_each calls the types of JSON that a condition can compare by itself.
 _COMPARABLE = {str: "('text')", int: "('integer', 'real')", float: "('integer', 'real')"}
@@ -97,16 +106,21 @@ def hide_thread(connection: sqlite3.Connection, owner: str, thread_id: str) -> s
     agent, busy = row
     if busy:
         raise ThreadBusy("The thread has a run that has not ended")
-    connection.execute("UPDATE threads SET hidden = 1 WHERE thread_id = ?", (thread_id,))
+    connection.execute(
+        "UPDATE threads SET hidden = 1, updated_at = ? WHERE thread_id = ?", (now(), thread_id)
+    )
     connection.execute(FORGET, (thread_id,))
     # A key that made this thread may make another one from now on.
     connection.execute("DELETE FROM idempotency WHERE thread_id = ?", (thread_id,))
     return None if agent is None else str(agent)
 
 
-def list_hidden(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
-    connection.execute(_CONDEMN)
-    return connection.execute("SELECT thread_id, agent FROM threads WHERE hidden = 1").fetchall()
+def list_hidden(
+    connection: sqlite3.Connection, *, older_than: float = 0.0
+) -> list[tuple[str, str | None]]:
+    before = now() - from_seconds(older_than)
+    connection.execute(_CONDEMN, (before,))
+    return connection.execute(_LEFT_BEHIND, (before,)).fetchall()
 
 
 def purge_slice(connection: sqlite3.Connection, thread_id: str, turns: int) -> bool:

@@ -307,6 +307,14 @@ class CopyTests:
         await store.finish_copy(ALICE, again)
         assert await list_contents(store, begun.thread_id) == ["one", "1"]
 
+    async def test_a_copy_that_somebody_is_at_is_left_alone(self, store: Store) -> None:
+        source = (await make_thread(store)).thread_id
+        await take_turn(store, source, "one", "1")
+        begun = await begin(store, source)
+        assert list(await store.list_hidden_threads(older_than=3600)) == []
+        await store.finish_copy(ALICE, begun)
+        assert await list_contents(store, begun.thread_id) == ["one", "1"]
+
     @pytest.mark.parametrize("purged", [False, True])
     @pytest.mark.parametrize("turns", [0, 1])
     async def test_a_copy_that_somebody_deletes_cannot_be_finished(

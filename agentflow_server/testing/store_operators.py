@@ -132,6 +132,16 @@ class OperatorStoreSuite:
         assert await self._list(operators, owner=BOB, thread_id=one.thread_id) == []
         assert await self._list(operators, owner=ALICE, status="pending") == [later, third]
 
+    async def test_old_ones_are_listed_alone(self, store: Store, operators: OperatorStore) -> None:
+        thread = await make_thread(store)
+        old, new = str(uuid7(999)), str(uuid7(1000))
+        for run_id in (old, new):
+            await store.start_run(ALICE, new_run(thread.thread_id, run_id=run_id), claim=False)
+        for seconds, expected in ((999, []), (1000, [old]), (1001, [new, old])):
+            before = datetime.fromtimestamp(seconds, UTC)
+            assert await self._list(operators, before=before) == expected
+            assert await self._list(operators, before=before, status="pending") == expected
+
     async def test_a_cursor_is_for_the_list_it_came_from(
         self, store: Store, operators: OperatorStore
     ) -> None:

@@ -277,6 +277,7 @@ class ThreadTests:
         active = await start(store, thread.thread_id)
         await store.finish_run(active, FAILURE, [], [])
         assert await store.hide_thread(ALICE, thread.thread_id) == "echo"
+        assert list(await store.list_hidden_threads(older_than=3600)) == []
         assert list(await store.list_hidden_threads()) == [(thread.thread_id, "echo")]
         for _ in range(2):
             await store.purge_thread(thread.thread_id)

@@ -1,6 +1,6 @@
 """Tells receivers on the network, over signed and repeated requests, that runs have ended."""
 
-from agentflow_server.webhooks.sender import POLL_SECONDS, WebhookSender
+from agentflow_server.webhooks.sender import WebhookSender
 from agentflow_server.webhooks.urls import MAX_LENGTH, check_url
 
-__all__ = ["MAX_LENGTH", "POLL_SECONDS", "WebhookSender", "check_url"]
+__all__ = ["MAX_LENGTH", "WebhookSender", "check_url"]

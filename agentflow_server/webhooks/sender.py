@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from agentflow_server.config import WebhooksConfig
-from agentflow_server.errors import AgentflowError, InvalidRequest
+from agentflow_server.errors import InvalidRequest
 from agentflow_server.interfaces import WebhookStore
 from agentflow_server.log_context import bind
 from agentflow_server.models import Delivery
@@ -27,8 +27,6 @@ Count = Callable[[Result], None]
 CONCURRENCY = 8
 PER_HOST = 2
 """One that is slow must leave room for the others."""
-POLL_SECONDS = 5.0
-"""For a database that others share."""
 GRACE_SECONDS = 5.0
 RETRY_SECONDS = 5.0
 SHORTEST_WAIT = 0.05
@@ -108,7 +106,7 @@ class WebhookSender:
         while not self._is_closing:
             try:
                 wait = await self._fill()
-            except AgentflowError:
+            except Exception:  # the top of a background task: the next look may do better
                 log.exception("webhooks that are due cannot be found")
                 wait = RETRY_SECONDS
             if self._poll is not None:
@@ -125,12 +123,15 @@ class WebhookSender:
         whoever ends makes room, and says so."""
         while len(self._tasks) < CONCURRENCY and not self._is_closing:
             full = [host for host, number in self._hosts.items() if number >= PER_HOST]
+            # First, because it writes nothing: mostly there is none.
+            wait = await self._store.next_delivery(skip=full)
+            if wait is None or wait > 0:
+                return None if wait is None else max(wait, SHORTEST_WAIT)
             delivery = await self._store.claim_delivery(
                 seconds=self._config.timeout + _SETTLING_SECONDS, max_bytes=MAX_BYTES, skip=full
             )
-            if delivery is None:
-                wait = await self._store.next_delivery(skip=full)
-                return None if wait is None else max(wait, SHORTEST_WAIT)
+            if delivery is None:  # somebody else was faster
+                return SHORTEST_WAIT
             self._begin(delivery)
         return None
 
@@ -153,7 +154,7 @@ class WebhookSender:
         with bind(thread=delivery.thread_id, run=delivery.run_id):
             try:
                 await self._settle(delivery)
-            except AgentflowError:
+            except Exception:  # the same: when its lease is over, it is tried again
                 log.exception("webhook %s: what came of it is unknown", delivery.delivery_id)
 
     async def _settle(self, delivery: Delivery) -> None:

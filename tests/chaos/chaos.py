@@ -25,6 +25,8 @@ Invariant = Callable[[Journal, Snapshot], Iterable[str]]
 
 
 class Chaos:
+    unchanged = UNCHANGED
+
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder = folder
         self._seed = seed
@@ -34,6 +36,7 @@ class Chaos:
         self._users = [User(owner, _token(owner), self._journal) for owner in OWNERS]
         self._round = 0
         self._before: Snapshot | None = None
+        self._url = ""
         self.counts = self._journal.counts
 
     async def run(self, kills: int) -> None:
@@ -69,7 +72,8 @@ class Chaos:
 
     async def _start(self, server: Launcher) -> None:
         await self._launch(server)
-        self._door.open(await server.answer())
+        self._url = await server.answer()
+        self._door.open(self._url)
 
     async def _launch(self, server: Launcher) -> None:
         random = self._random
@@ -111,7 +115,7 @@ class Chaos:
                 await server.kill()
             case _:
                 await server.kill()
-        self._door.shut()
+        self._door.shut(self._url)
 
     async def _finish(self, clients: list[Client], working: list[asyncio.Task[None]]) -> None:
         for client in clients:
@@ -120,26 +124,31 @@ class Chaos:
             await asyncio.gather(*working)
 
     async def _settle(self, server: Launcher) -> None:
+        await self._come_to_an_end()
+        self._door.shut(self._url)
+        await server.kill()
+
+    def _see(self) -> Snapshot:
+        return look_at_the_living(self._folder)
+
+    async def _come_to_an_end(self) -> None:
         """Everything comes to its end, and then every question can still be answered."""
         await self._wait_until_idle()
-        self._look(SETTLED, look_at_the_living(self._folder))
+        self._look(SETTLED, self._see())
         clients = self._make_clients()[::CLIENTS_OF_EACH]
         await asyncio.gather(*(client.answer_all() for client in clients))
         await self._wait_until_idle()
-        self._look(SETTLED, look_at_the_living(self._folder))
+        self._look(SETTLED, self._see())
         clients = self._make_clients()[::CLIENTS_OF_EACH]
         problems = [
             problem for client in clients for problem in await client.compare_states(self._before)
         ]
         self._report({"checkpoints_agree_with_the_history": problems})
-        self._door.shut()
-        await server.kill()
 
     async def _wait_until_idle(self) -> None:
         deadline = time.monotonic() + SETTLING
         while time.monotonic() < deadline:
-            now = look_at_the_living(self._folder)
-            statuses = {run["status"] for run in now.runs.values()}
+            statuses = {run["status"] for run in self._see().runs.values()}
             if not statuses & {"pending", "running"}:
                 return
             await asyncio.sleep(0.1)
@@ -147,7 +156,7 @@ class Chaos:
     def _look(self, invariants: Iterable[Invariant], now: Snapshot) -> None:
         found = {each.__name__: list(each(self._journal, now)) for each in invariants}
         if self._before is not None:
-            for each in UNCHANGED:
+            for each in self.unchanged:
                 found[each.__name__] = list(each(self._journal, self._before, now))
         found["no_answer_is_undocumented"] = self._journal.oddities
         self._before = now

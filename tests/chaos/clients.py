@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from random import Random
@@ -25,10 +26,10 @@ PATIENCE = 20.0
 
 
 class Door:
-    """Where the server is at the moment, if it is anywhere."""
+    """Where servers are at the moment, if there are any."""
 
     def __init__(self) -> None:
-        self._url: str | None = None
+        self._urls: deque[str] = deque()
         self._open = asyncio.Event()
         self._done = asyncio.Condition()
         self._doing = ""
@@ -47,16 +48,20 @@ class Door:
                 await self._done.wait_for(lambda: self._doing == action)
 
     def open(self, url: str) -> None:
-        self._url = url
+        self._urls.append(url)
         self._open.set()
 
-    def shut(self) -> None:
-        self._open.clear()
+    def shut(self, url: str) -> None:
+        with suppress(ValueError):  # it did not even answer
+            self._urls.remove(url)
+        if not self._urls:
+            self._open.clear()
 
     async def find(self) -> str:
+        """Another one each time."""
         await self._open.wait()
-        assert self._url
-        return self._url
+        self._urls.rotate()
+        return self._urls[0]
 
 
 class User:

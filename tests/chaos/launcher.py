@@ -1,4 +1,4 @@
-"""Starts `agentflow serve` whenever a line comes in, in a process of its own, one after the other.
+"""Starts `agentflow …` whenever a line comes in, in a process of its own, one after the other.
 
 What costs time at every start, the imports, is done once, and the server is forked off: so a
 second is enough for several deaths. The line `exec` starts the command as a shell would.
@@ -14,7 +14,7 @@ import langgraph.graph  # noqa: F401 – what `served.py` needs, too
 import agentflow_server.app  # noqa: F401
 from agentflow_server.__main__ import main
 
-COMMAND = ["serve", "--port", "0"]
+COMMAND = sys.argv[1:]
 
 
 def serve(how: str) -> None:

@@ -22,20 +22,22 @@ def make_project(folder: Path) -> None:
     (folder / "locks").mkdir()
 
 
-def configure(folder: Path, **runs: Any) -> None:
+def configure(folder: Path, database: str | None = None, **runs: Any) -> None:
     settings = {
         "agents": {name: f"served:{name}" for name in ("talks", "blocks", "graph")},
         "auth": "jwt",
         "runs": {"shutdown_grace": 0.3, **runs},
+        **({} if database is None else {"database": database}),
     }
     (folder / "agentflow.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 class Launcher:
-    """Starts one server after the other; what they log is in `server.log`."""
+    """Starts one server after the other, or one worker; what they log is in `server.log`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *command: str) -> None:
         self._folder = folder
+        self._command = command or ("serve", "--port", "0")
         self.pid: int | None = None
 
     async def __aenter__(self) -> "Launcher":
@@ -46,6 +48,7 @@ class Launcher:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(HERE / "launcher.py"),
+            *self._command,
             cwd=self._folder,
             env={**outside, "PYTHONPATH": root, "JWT_SECRET_KEY": SECRET},
             stdin=asyncio.subprocess.PIPE,

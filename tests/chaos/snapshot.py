@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,6 +61,7 @@ def look_at_the_dead(folder: Path) -> Snapshot:
 
 
 def _read(connection: sqlite3.Connection, trace: Path) -> Snapshot:
+    """What SQLite has."""
     connection.row_factory = lambda cursor, row: dict(
         zip([column[0] for column in cursor.description], row, strict=True)
     )
@@ -75,6 +77,13 @@ def _read(connection: sqlite3.Connection, trace: Path) -> Snapshot:
     problems = [str(row) for row in rows("PRAGMA integrity_check")]
     problems.remove("{'integrity_check': 'ok'}")
     problems += [str(row) for row in rows("PRAGMA foreign_key_check")]
+    return build(rows, trace, problems, of_graphs=("checkpoints", "writes"))
+
+
+def build(
+    rows: Callable[[str], list[Row]], trace: Path, problems: list[str], *, of_graphs: Sequence[str]
+) -> Snapshot:
+    """`rows` asks the database; `of_graphs` are LangGraph's tables."""
     messages: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows("SELECT * FROM messages ORDER BY thread_id, turn, position"):
         row["content"] = json.loads(row["content"])
@@ -82,7 +91,7 @@ def _read(connection: sqlite3.Connection, trace: Path) -> Snapshot:
     events: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows("SELECT * FROM run_events ORDER BY run_id, seq"):
         events[row["run_id"]].append(row)
-    of_graphs = "SELECT thread_id FROM checkpoints UNION SELECT thread_id FROM writes"
+    remembered = " UNION ".join(f"SELECT thread_id FROM {table}" for table in of_graphs)
     return Snapshot(
         problems,
         {row["thread_id"]: row for row in rows("SELECT * FROM threads")},
@@ -90,6 +99,6 @@ def _read(connection: sqlite3.Connection, trace: Path) -> Snapshot:
         dict(messages),
         dict(events),
         rows("SELECT * FROM idempotency"),
-        {row["thread_id"] for row in rows(of_graphs)},
+        {row["thread_id"] for row in rows(remembered)},
         [line.split() for line in trace.read_text().splitlines()] if trace.exists() else [],
     )

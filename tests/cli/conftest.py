@@ -1,5 +1,6 @@
 """Projects in temporary folders, the command in this process, and the real one in its own."""
 
+import asyncio
 import json
 import logging
 import os
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +18,8 @@ from typer.testing import CliRunner, Result
 
 import agentflow_server
 from agentflow_server.cli import app
+from agentflow_server.stores.postgres import PostgresStore
+from agentflow_server.stores.sqlite import SqliteStore
 
 STRONG_SECRET = "kJ8vQ2mX9rT4wZ7yB1nC6dF3gH5sL0pA-eUiOqRtYx"
 ECHO = 'def app(messages, config):\n    return "echo " + messages[-1]["content"]\n'
@@ -146,3 +149,28 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         if running.process.poll() is None:
             running.process.kill()
         running.wait()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty one."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.fixture
+def use_store(database: str) -> Callable[[Callable[[Any], Awaitable[Any]]], Any]:
+    """What `work` returns when it is given the store, opened as beside a server."""
+
+    def use(work: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def open_and_work() -> Any:
+            path = database.removeprefix("sqlite:///")
+            is_file = path != database
+            made = SqliteStore(Path(path), exclusive=False) if is_file else PostgresStore(database)
+            async with made as store:
+                return await work(store)
+
+        return asyncio.run(open_and_work())
+
+    return use

@@ -108,6 +108,13 @@ q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
 """
 
 
+ADDRESSES = {
+    "REDIS_URL": "redis://127.0.0.1:6379/0",
+    "DATABASE_URL": "postgresql://agentflow:x@127.0.0.1/agentflow",
+}
+"""Nothing is connected to."""
+
+
 @pytest.fixture
 def make_real(tmp_path, monkeypatch):
     """Write an example down so that what it names exists: modules, files and variables."""
@@ -117,8 +124,8 @@ def make_real(tmp_path, monkeypatch):
 
     def make_real(text):
         for variable in re.findall(r"\$\{(\w+)\}", text):
-            redis = "redis://127.0.0.1:6379/0"
-            monkeypatch.setenv(variable, redis if "REDIS" in variable else f"value of {variable}")
+            value = ADDRESSES.get(variable, f"value of {variable}")
+            monkeypatch.setenv(variable, value)
         for name in re.findall(r'"public_key_file": "([^"]+)"', text):
             file = tmp_path / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +145,8 @@ def with_our_modules(config):
             config["agents"] = dict.fromkeys(agents, "named_in_the_docs:app")
     if isinstance(config.get("authorization"), str):
         config["authorization"] = "named_in_the_docs:decide"
-    methods = config["auth"] if isinstance(config["auth"], list) else [config["auth"]]
+    auth = config.get("auth")
+    methods = auth if isinstance(auth, list) else [auth]
     for method in methods:
         if isinstance(method, dict) and "path" in method:
             method["path"] = "named_in_the_docs:Backend"

@@ -12,6 +12,7 @@ from agentflow_server.events.local import LocalEventBus
 from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.worker import RunRules, Worker
 from agentflow_server.stores.sqlite import SqliteStore
+from agentflow_server.stores.sqlite_neighbours import SqliteNeighbours
 from agentflow_server.testing.engine_data import OpenReplica, Replica
 
 LEASE = 5.0
@@ -32,17 +33,31 @@ async def open_worker(
 @pytest.fixture
 def open_embedded(tmp_path) -> OpenReplica:
     @asynccontextmanager
-    async def opened(function, *, grace=30.0, concurrency=None, per_owner=None, retry=False):
+    async def opened(
+        function,
+        *,
+        grace=30.0,
+        concurrency=None,
+        per_owner=None,
+        retry=False,
+        make_store=SqliteStore,
+    ):
         limited = concurrency is not None or per_owner is not None
         async with AsyncExitStack() as stack:
-            store = SqliteStore(tmp_path / "a.db", runs_per_owner=per_owner)
+            store = make_store(tmp_path / "a.db", runs_per_owner=per_owner)
             await stack.enter_async_context(store)
             bus = LocalEventBus()
             worker = await stack.enter_async_context(
                 open_worker(store, bus, function, limited=limited, retry=retry)
             )
             engine = EmbeddedEngine(
-                store, worker, grace=grace, concurrency=concurrency, takes_turns=limited
+                store,
+                worker,
+                grace=grace,
+                concurrency=concurrency,
+                takes_turns=limited,
+                neighbours=SqliteNeighbours(store),
+                wake_readers=bus.wake_all,
             )
             yield Replica(store, bus, await stack.enter_async_context(engine))
 

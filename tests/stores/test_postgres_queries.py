@@ -119,7 +119,9 @@ async def test_operators_find_runs_through_an_index(
     thread_id: str | None,
     indexes: Sequence[str],
 ) -> None:
-    selection = Selection(status, owner, thread_id, 9, None)
+    selection = Selection(
+        status=status, owner=owner, thread_id=thread_id, before=None, limit=9, cursor=None
+    )
     plan = await explain(postgres, to_postgres(selection.sql), selection.values)
     assert [index for index in indexes if index not in plan] == []
     assert "Seq Scan" not in plan

@@ -103,6 +103,7 @@ async def test_long_tables_are_never_scanned(
         (None, None, "t", ["sqlite_autoindex_runs_2 (thread_id=?)"]),
     ],
 )
+@pytest.mark.parametrize("before", [None, datetime(2026, 1, 1, tzinfo=UTC)])
 @pytest.mark.parametrize("cursor", [False, True])
 async def test_operators_find_runs_through_an_index(
     store: SqliteStore,
@@ -111,9 +112,12 @@ async def test_operators_find_runs_through_an_index(
     thread_id: str | None,
     indexes: Sequence[str],
     cursor: bool,
+    before: datetime | None,
 ) -> None:
-    place = encode_cursor(f"runs:{(status, owner, thread_id)}", "r") if cursor else None
-    selection = Selection(status, owner, thread_id, 9, place)
+    place = encode_cursor(f"runs:{(status, owner, thread_id, before)}", "r") if cursor else None
+    selection = Selection(
+        status=status, owner=owner, thread_id=thread_id, before=before, limit=9, cursor=place
+    )
     plan = await explain(store, selection.sql, selection.values)
     assert [index for index in indexes if index not in plan] == []
     assert "SCAN threads" not in plan
