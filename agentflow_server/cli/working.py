@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,8 +43,8 @@ def work(path: Path | None, *, overrides: Mapping[str, str | int | None], json_l
 async def _work(config: Config, parts: Parts) -> int:
     """Returns how many agents go on although they were cancelled."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    loop.add_signal_handler(signal.SIGINT, _stop_or_leave, stopped)
     backend = Backend(config, parts)
     opened = backend.open()
     with naming_the_file(config):
@@ -56,3 +57,10 @@ async def _work(config: Config, parts: Parts) -> int:
         return await backend.drain()
     finally:
         await opened.__aexit__(None, None, None)
+
+
+def _stop_or_leave(stopped: asyncio.Event) -> None:
+    if stopped.is_set():
+        # Ctrl-C once more. Whatever is unfinished is as after a crash.
+        os._exit(1)
+    stopped.set()

@@ -50,7 +50,3 @@ class OperatorStore(ABC):
 
         A number of more than a million may be an estimate.
         """
-
-    @abstractmethod
-    async def schema_version(self) -> int:
-        """The number of the newest migration that the database has seen."""

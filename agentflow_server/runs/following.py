@@ -99,8 +99,8 @@ class Reader:
         may_be_over = run.ended_at is not None
         heard_at = time.monotonic()
         async with self._bus.subscribe(run.run_id) as subscription:
+            stored = await self._read(run.run_id, after)
             while True:
-                stored = await _patiently(partial(self._read, run.run_id, after), subscription)
                 for event in stored:
                     after, heard_at = event.seq, time.monotonic()
                     may_be_over = event.type in PAUSES
@@ -109,16 +109,16 @@ class Reader:
                 if may_be_over and await _patiently(is_over, subscription):
                     return
                 may_be_over = False
-                if len(stored) == EVENTS_PER_READ:
-                    continue
-                async for event in self._hear(subscription, after):
-                    after, heard_at = event.seq, time.monotonic()
-                    yield event
-                    if event.type in PAUSES:
-                        return
-                if time.monotonic() - heard_at >= HEARTBEAT_SECONDS:
-                    may_be_over, heard_at = True, time.monotonic()
-                    yield None
+                if len(stored) < EVENTS_PER_READ:
+                    async for event in self._hear(subscription, after):
+                        after, heard_at = event.seq, time.monotonic()
+                        yield event
+                        if event.type in PAUSES:
+                            return
+                    if time.monotonic() - heard_at >= HEARTBEAT_SECONDS:
+                        may_be_over, heard_at = True, time.monotonic()
+                        yield None
+                stored = await _patiently(partial(self._read, run.run_id, after), subscription)
 
     async def _hear(self, subscription: Subscription, after: int) -> AsyncGenerator[Event, None]:
         """What the bus hands on; until it has lost something, or knows nothing: then the store is

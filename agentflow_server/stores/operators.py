@@ -32,7 +32,6 @@ FIND_RETRY = """
         AND messages.position = 0
     WHERE runs.run_id = ? AND hidden = 0"""
 COUNT_RUNS = "SELECT status, count(*) FROM runs GROUP BY status"
-FIND_VERSION = "SELECT max(version) FROM schema_migrations"
 
 # Few among very many: what is found through an index of their own.
 _UNFINISHED = {

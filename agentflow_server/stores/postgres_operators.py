@@ -59,10 +59,6 @@ async def _count(connection: Connection, table: str) -> int:
     return await _fetch_number(connection, _COUNT.format(table=table))
 
 
-async def find_version(connection: Connection) -> int:
-    return await _fetch_number(connection, operators.FIND_VERSION)
-
-
 async def _fetch_number(connection: Connection, sql: str) -> int:
     row = await (await connection.execute(sql)).fetchone()
     assert row is not None  # noqa: S101 – an aggregate, and tables that are there

@@ -266,7 +266,6 @@ class SqliteStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
     list_all_runs = reading(operators_sql.list_all_runs)
     read_retry = reading(operators_sql.read_retry)
     count_rows = reading(operators_sql.count_rows)
-    schema_version = reading(operators_sql.find_version)
 
     # Credentials
 

@@ -47,7 +47,3 @@ def count_rows(connection: sqlite3.Connection) -> Mapping[str, int]:
 
 def _count(connection: sqlite3.Connection, table: str) -> int:
     return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
-
-def find_version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute(operators.FIND_VERSION).fetchone()[0])

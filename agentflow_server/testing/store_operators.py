@@ -305,6 +305,3 @@ class OperatorStoreSuite:
         found = await operators.count_rows()
         runs = {"runs_error": 1, "runs_success": 1, "runs_running": 1}
         assert found == nothing | {"threads": 2, **runs, "messages": 4, "events": 1}
-
-    async def test_the_schema_has_a_number(self, operators: OperatorStore) -> None:
-        assert await operators.schema_version() > 0

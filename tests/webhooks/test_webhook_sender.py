@@ -443,4 +443,4 @@ async def test_what_others_leave_is_found_by_looking(
         send(mine, poll=0.02),
     ):
         await end_run(other, receiver.url())
-        await receiver.wait_for(1)
+        assert len(await receiver.wait_for(1)) == 1
