@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentflow_server.adapters.asking import ask, ask_sync
     from agentflow_server.app import AgentflowApp, create_app
+    from agentflow_server.client import AgentflowClient, AsyncAgentflowClient
     from agentflow_server.errors import AgentflowError, ConfigError
     from agentflow_server.interfaces import Agent, BaseAuth, RunContext
     from agentflow_server.models import Message, Principal, Run, Thread
@@ -15,7 +16,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Agent",
     "AgentflowApp",
+    "AgentflowClient",
     "AgentflowError",
+    "AsyncAgentflowClient",
     "BaseAuth",
     "ConfigError",
     "Message",
@@ -31,7 +34,9 @@ __all__ = [
 _HOMES = {
     "Agent": "interfaces",
     "AgentflowApp": "app",
+    "AgentflowClient": "client",
     "AgentflowError": "errors",
+    "AsyncAgentflowClient": "client",
     "BaseAuth": "interfaces",
     "ConfigError": "errors",
     "Message": "models",

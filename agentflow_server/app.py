@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 
 from anyio import to_thread
@@ -34,9 +35,10 @@ from agentflow_server.web.openapi import build_openapi
 from agentflow_server.web.portal import Portal
 from agentflow_server.web.sockets import SocketRules, Sockets
 
+# Those first that are asked for most: every route that does not match takes its time.
 SECURED = (
-    threads.router,
     messages.router,
+    threads.router,
     runs.router,
     runs.interrupts,
     states.router,
@@ -64,11 +66,10 @@ class AgentflowApp(FastAPI):
         self._parts = parts
         self._is_open = False
         self._backend = Backend(config, parts, executes=executes)
-        self._openapi_json: bytes | None = None
         self._portal = Portal(super().__call__, self._open)
         self._set_state()
         install_error_answers(self)
-        for router in (public.router, websocket.router, *SECURED):
+        for router in (*SECURED, public.router, websocket.router):
             self.include_router(router)
         if config.cors.allow_origins:
             self.add_middleware(CORSMiddleware, **config.cors.model_dump())
@@ -109,11 +110,17 @@ class AgentflowApp(FastAPI):
             public_url=self.config.public_url,
         )
 
-    def openapi_json(self) -> bytes:
+    def openapi_json(self, mounted_at: str = "") -> bytes:
+        """For clients that find our paths below `mounted_at`, unless there is a public URL."""
+        document = self._openapi
+        if mounted_at and "servers" not in document:
+            document = {**document, "servers": [{"url": mounted_at}]}
+        return to_json(document)
+
+    @cached_property
+    def _openapi(self) -> JsonObject:
         """Built once: it takes tens of milliseconds."""
-        if self._openapi_json is None:
-            self._openapi_json = to_json(self.openapi())
-        return self._openapi_json
+        return self.openapi()
 
     async def verify(self) -> None:
         """Open the database and the agents and close them again; no run is touched.

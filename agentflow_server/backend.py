@@ -59,7 +59,7 @@ class Backend:
                 bus,
                 parts.agents,
                 namer,
-                _run_rules(self._config.runs),
+                _run_rules(self._config.runs, shared=self._config.is_distributed),
                 metrics=parts.metrics,
                 tracing=parts.tracing,
                 wake_sender=wake_sender,
@@ -117,11 +117,12 @@ class Backend:
             await stack.enter_async_context(listener)
 
 
-def _run_rules(config: RunsConfig) -> RunRules:
+def _run_rules(config: RunsConfig, *, shared: bool) -> RunRules:
     return RunRules(
         history_limit=config.history_limit,
         timeout=config.timeout,
         retry=config.on_crash == "retry",
         max_attempts=config.max_attempts,
         takes_turns=config.takes_turns,
+        shared=shared,
     )

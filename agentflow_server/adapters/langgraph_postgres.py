@@ -1,8 +1,11 @@
 """LangGraph's checkpoints in our PostgreSQL database, in the tables of LangGraph's own saver."""
 
+import asyncio
 import re
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -52,6 +55,7 @@ class PostgresCheckpoints(DatabaseSaver):
     def __init__(self, database: PostgresDatabase) -> None:
         super().__init__()
         self._database = database
+        self._writing: defaultdict[str, set[asyncio.Task[bool]]] = defaultdict(set)
 
     async def _create_tables(self) -> None:
         if await self._database.read(_is_up_to_date):
@@ -139,6 +143,9 @@ class PostgresCheckpoints(DatabaseSaver):
         await self._write(sql.DELETE_THREAD, {"thread_id": thread_id}, find_held_lease())
 
     async def forget_run(self, thread_id: str, run_id: str) -> None:
+        # What was being written when the run was stopped goes on, and must not come after this.
+        if writing := self._writing.get(run_id):
+            await asyncio.wait(writing)
         values = {"thread_id": thread_id, "forgotten": run_id}
         await self._write(sql.DELETE_RUN, values, find_held_lease())
 
@@ -160,8 +167,17 @@ class PostgresCheckpoints(DatabaseSaver):
                 found = await connection.execute(statement.held, {**values, **lease})
             return await found.fetchone() is not None
 
-        if not await self._database.write(write):
+        writing = asyncio.create_task(self._database.write(write))
+        if held is not None:
+            self._writing[held.run_id].add(writing)
+            writing.add_done_callback(partial(self._end_writing, held.run_id))
+        if not await asyncio.shield(writing):
             raise lease_lost()
+
+    def _end_writing(self, run_id: str, writing: asyncio.Task[bool]) -> None:
+        self._writing[run_id].discard(writing)
+        if not self._writing[run_id]:
+            del self._writing[run_id]
 
     def _on(self, connection: Connection) -> "_Session":
         return _Session(connection, self.serde)

@@ -10,6 +10,7 @@ import typer
 
 from agentflow_server import __version__
 from agentflow_server.cli.audit_commands import audit
+from agentflow_server.cli.auth_commands import auth
 from agentflow_server.cli.credential_commands import api_keys, revoke
 from agentflow_server.cli.database_commands import db
 from agentflow_server.cli.init import init
@@ -17,6 +18,7 @@ from agentflow_server.cli.options import ConfigFile, Database
 from agentflow_server.cli.run_commands import runs
 from agentflow_server.cli.token_commands import token
 from agentflow_server.cli.usage import Commands
+from agentflow_server.cli.user_commands import users
 from agentflow_server.cli.webhook_commands import webhooks
 
 app = typer.Typer(
@@ -169,6 +171,8 @@ def keys(
 
 
 app.add_typer(token)
+app.add_typer(auth)
+app.add_typer(users)
 app.add_typer(api_keys)
 app.add_typer(audit)
 app.add_typer(runs)

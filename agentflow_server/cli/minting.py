@@ -77,7 +77,7 @@ def make_payload(
         payload["iss"] = auth.issuer
     if auth.audience:
         payload["aud"] = auth.audience[0] if len(auth.audience) == 1 else list(auth.audience)
-    return payload | dict(map(_parse_claim, claims))
+    return payload | dict(map(parse_claim, claims))
 
 
 def find_signing_key(auth: JwtConfig, key: KeyConfig, key_file: Path | None) -> str:
@@ -138,7 +138,8 @@ def _read_key(file: Path) -> str:
         raise ConfigError(f"--key: {file} cannot be read as text") from None
 
 
-def _parse_claim(text: str) -> tuple[str, Any]:
+def parse_claim(text: str) -> tuple[str, Any]:
+    """Raises ConfigError."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise ConfigError(f"--claim: expected name=value, found {text!r}")

@@ -17,7 +17,8 @@ ConfigFile = Annotated[
 Database = Annotated[
     str | None,
     typer.Option(
-        help="sqlite:///path/to/file.db or postgresql://…, instead of the file's.",
+        help="sqlite:///path/to/file.db or postgresql://…, instead of the file's. Other users of this "
+        "machine can see a password that is given here: better set $AGENTFLOW_DATABASE.",
         show_default=False,
     ),
 ]

@@ -56,7 +56,7 @@ def revoke_credentials(
         tell(*_find_doubts(user_id, loaded.auth))
 
     change_database(
-        loaded, lambda database: _revoke(database.credentials, revocation, now), show=show
+        loaded, lambda database: revoke_all(database.credentials, revocation, now), show=show
     )
 
 
@@ -103,7 +103,7 @@ def _parse_time(text: str, now: float) -> float:
     return moment.timestamp()
 
 
-async def _revoke(
+async def revoke_all(
     store: CredentialStore, revocation: Revocation, now: float
 ) -> tuple[int, Sequence[Act]]:
     """The number of API keys that are revoked with it.

@@ -16,6 +16,8 @@ _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,128}")
 _ROUTE = re.compile(r"[A-Z]{3,10} /[\x21-\x22\x24-\x3E\x40-\x7E]*")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _SQLITE = "sqlite:///"
+_HOSTS = r"(\[[^\]@/]*\]|[^:@/,?\[]*)(:\d*)?"
+_POSTGRES = re.compile(rf"\w+://([^@/]*@)?{_HOSTS}(,{_HOSTS})*(/[^@?]*)?(\?.*)?")
 _DATABASES = '"sqlite:///path/to/file.db" or "postgresql://user:password@host/database"'
 
 
@@ -60,6 +62,9 @@ def _database(value: str) -> str:
         # What else is wrong with it, libpq says when it connects.
         if not value.isprintable() or " " in value or value.endswith("://"):
             raise expected(_DATABASES)
+        # libpq would find a host or a database in the password, and show it as such.
+        if not _POSTGRES.fullmatch(value):
+            raise refused('in a user and a password "@" is written %40, "/" %2F and ":" %3A')
         return value
     path = value.removeprefix(_SQLITE)
     if value in ("sqlite://", _SQLITE, "sqlite:///:memory:"):

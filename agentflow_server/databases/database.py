@@ -11,6 +11,7 @@ from agentflow_server.interfaces import (
     EventBus,
     OperatorStore,
     Store,
+    UserStore,
     WebhookStore,
 )
 from agentflow_server.stores.migrate import Condition
@@ -24,6 +25,7 @@ class Database(ABC):
     credentials: CredentialStore
     operators: OperatorStore
     webhooks: WebhookStore
+    users: UserStore
     checkpoints: Checkpoints
     """The store as well, all of them."""
     audit_table: AuditTable

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol, Self
 
+from agentflow_server.engines.background import undisturbed
 from agentflow_server.errors import AgentflowError
 from agentflow_server.interfaces import Engine, Store
+from agentflow_server.interfaces.leases import make_lease
 from agentflow_server.models import ActiveRun, RunError, Stop
 
 log = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class EmbeddedEngine(Engine):
         self._wake_readers = wake_readers or (lambda: None)
         self._heeding: asyncio.Task[None] | None = None
         self._is_told = False
+        self._sought: str | None = None
 
     async def __aenter__(self) -> Self:
         if self._neighbours is not None:
@@ -100,8 +103,8 @@ class EmbeddedEngine(Engine):
     async def _heed(self, neighbours: Neighbours) -> None:
         """Do what operators' commands have left to be done."""
         while True:
-            pause = HEED_SECONDS
-            try:
+            pause = RETRY_SECONDS
+            async with undisturbed("looking for what commands have written"):
                 if await neighbours.have_written():
                     self._wake_readers()
                     for active in await self._store.interrupted_runs():
@@ -109,34 +112,49 @@ class EmbeddedEngine(Engine):
                             self.stop(active.run.run_id, active.stopping)
                     self._is_told = True
                     self._changed.set()
-            except AgentflowError:
-                log.exception("what commands have written cannot be found")
-                pause = RETRY_SECONDS
+                pause = HEED_SECONDS
             await asyncio.sleep(pause)
 
     async def _fill(self) -> None:
         """Execute what waits, as much as there is room for."""
         while self.reserve():
             try:
-                claimed = await self._store.claim_next()
+                claimed = await self._claim()
             finally:
                 self.release()
             if claimed is None:
                 return
             await self.dispatch(claimed)
 
+    async def _fill_when_told(self) -> None:
+        self._is_told = False
+        try:
+            await self._fill()
+        except BaseException:
+            self._is_told = True
+            raise
+
+    async def _claim(self) -> ActiveRun | None:
+        """The next run in line. One that was claimed when the database gave no answer is ours."""
+        if self._sought is not None:
+            found = await self._store.find_running(self._sought)
+            self._sought = None
+            if found is not None:
+                return found
+        self._sought = lease = make_lease()
+        claimed = await self._store.claim_next(lease=lease)
+        self._sought = None
+        return claimed
+
     async def _serve_line(self) -> None:
         """Start what waits for its time or for room, for as long as the engine is open."""
         while self._deadline is None:
             wait: float | None = RETRY_SECONDS
-            try:
+            async with undisturbed("starting runs in line"):
                 threads, next_due = await self._store.release_delayed(datetime.now(UTC))
-                told, self._is_told = self._is_told, False
-                if threads or self._takes_turns or told:
-                    await self._fill()
+                if threads or self._takes_turns or self._is_told:
+                    await self._fill_when_told()
                 wait = None if next_due is None else _seconds_until(next_due)
-            except AgentflowError:
-                log.exception("runs in line cannot be started")
             try:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
-from agentflow_server.engines.embedded import EmbeddedEngine, Worker
+from agentflow_server.engines.background import undisturbed
+from agentflow_server.engines.embedded import STOPPED, EmbeddedEngine, Worker
 from agentflow_server.engines.postgres_leases import Database, Leases, Watch
-from agentflow_server.errors import AgentflowError, LeaseLost
+from agentflow_server.errors import LeaseLost
 from agentflow_server.interfaces import EventBus, Store
 from agentflow_server.models import ActiveRun, Stop
 
@@ -69,6 +70,7 @@ class PostgresEngine(EmbeddedEngine):
         self._beat_now = asyncio.Event()
         self._taken: str | None = None
         self._closing = asyncio.Event()
+        self._endings: set[asyncio.Task[None]] = set()
         self._heart: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
 
@@ -84,6 +86,8 @@ class PostgresEngine(EmbeddedEngine):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.drain()
+        if self._endings:
+            await asyncio.wait(self._endings)
         if self._heart is not None:
             self._heart.cancel()
             await asyncio.wait({self._heart})
@@ -128,7 +132,7 @@ class PostgresEngine(EmbeddedEngine):
         while not self._closing.is_set():
             self._changed.clear()
             wait = self._poll * random.uniform(0.8, 1.2)  # noqa: S311 – replicas take turns
-            async with _undisturbed("looking for runs"):
+            async with undisturbed("looking for runs"):
                 wait = min(wait, await self._release_delayed())
                 await self._fill()
                 self._looked_at = asyncio.get_running_loop().time()
@@ -156,20 +160,21 @@ class PostgresEngine(EmbeddedEngine):
             try:
                 # One that was taken when the database went away is ours still.
                 self._taken = self._taken or await self._leases.take_offered()
-                offered = await self._find_held(self._taken)
+                if self._taken is None:
+                    return
+                offered = await self._store.find_running(self._taken)
             finally:
                 self.release()
-            if self._taken is None:
-                return
-            self._taken = None
-            if offered is not None:
+            if offered is not None and offered.stopping is not None:
+                await self._end_unbegun(offered)
+            elif offered is not None:
                 await super().dispatch(offered)
+            self._taken = None
 
-    async def _find_held(self, lease: str | None) -> ActiveRun | None:
-        if lease is None:
-            return None
-        running = await self._store.interrupted_runs()
-        return next((active for active in running if active.lease == lease), None)
+    async def _end_unbegun(self, active: ActiveRun) -> None:
+        """Of a run that was offered nothing goes on. Raises StoreUnavailable."""
+        with suppress(LeaseLost):
+            await self._worker.abandon(active, STOPPED)
 
     async def dispatch(self, active: ActiveRun) -> None:
         if self._concurrency != 0:
@@ -185,6 +190,17 @@ class PostgresEngine(EmbeddedEngine):
             self._worker.stop(run_id, how)
         else:
             self._signals.tell(STOP, run_id)
+            ending = asyncio.create_task(self._end_offered(run_id), name=f"end-{run_id}")
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+
+    async def _end_offered(self, run_id: str) -> None:
+        """What nobody has taken yet, nobody has to take any more."""
+        async with undisturbed("ending an offered run"):
+            lease = await self._leases.withdraw(run_id)
+            active = None if lease is None else await self._store.find_running(lease)
+            if active is not None:
+                await self._end_unbegun(active)
 
     def _hear_stop(self, run_id: str) -> None:
         if self._executes(run_id):
@@ -196,7 +212,7 @@ class PostgresEngine(EmbeddedEngine):
     async def _beat(self) -> None:
         while True:
             self._beat_now.clear()
-            async with _undisturbed("renewing leases"):
+            async with undisturbed("renewing leases"):
                 await self._renew()
             await _wait(self._beat_now, self._pause)
 
@@ -220,7 +236,7 @@ class PostgresEngine(EmbeddedEngine):
 
     async def _watch_others(self) -> None:
         while not self._closing.is_set():
-            async with _undisturbed("watching other workers"):
+            async with undisturbed("watching other workers"):
                 await self._recover_lost()
             await _wait(self._closing, self._pause)
 
@@ -257,14 +273,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         pass
-
-
-@asynccontextmanager
-async def _undisturbed(what: str) -> AsyncIterator[None]:
-    """The next attempt is soon enough."""
-    try:
-        yield
-    except AgentflowError:
-        log.warning("%s has to wait: the database cannot be used", what)
-    except Exception:  # the top of a background task
-        log.exception("%s went wrong", what)

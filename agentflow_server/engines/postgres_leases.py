@@ -28,6 +28,9 @@ _TAKE = """
     UPDATE leases SET offered = false, renewed_at = now() WHERE lease = (
         SELECT lease FROM leases WHERE offered LIMIT 1 FOR UPDATE SKIP LOCKED)
     RETURNING lease"""
+_WITHDRAW = """
+    UPDATE leases SET offered = false, renewed_at = now() WHERE run_id = %s AND offered
+    RETURNING lease"""
 _FORGET = """
     DELETE FROM leases WHERE NOT EXISTS (
         SELECT 1 FROM runs WHERE runs.run_id = leases.run_id AND runs.lease = leases.lease)"""
@@ -78,6 +81,15 @@ class Leases:
             return None if row is None else str(row[0])
 
         return await self._database.write(take)
+
+    async def withdraw(self, run_id: str) -> str | None:
+        """The lease of a run that was offered and that nobody has taken: it is ours again."""
+
+        async def withdraw(connection: Connection) -> str | None:
+            row = await (await connection.execute(_WITHDRAW, (run_id,))).fetchone()
+            return None if row is None else str(row[0])
+
+        return await self._database.write(withdraw)
 
     async def forget_ended(self) -> None:
         await self._database.write(lambda connection: connection.execute(_FORGET))

@@ -8,16 +8,17 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from agentflow_server.errors import StoreUnavailable
+from agentflow_server.postgres_url import add_defaults
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "agentflow"
 
 BATCH_SECONDS = 0.005
-"""A notification costs every commit of the database a moment: many things are told in one."""
+"""A notification costs every commit of the database a moment: what comes so soon after one is told
+in the next."""
 
 QUIET_SECONDS = 10.0
 """After so long without a notification the connection is tried."""
@@ -27,22 +28,11 @@ PATIENCE = 10.0
 """Seconds for one statement."""
 FAREWELL_SECONDS = 2.0
 
-# Only what the URL does not say itself. A host that vanishes is noticed within half a minute.
-_DEFAULTS = {
-    "fallback_application_name": "agentflow",
-    "connect_timeout": "10",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "4",
-    "tcp_user_timeout": "30000",
-}
-
 Connection = AsyncConnection[Any]
 
 
 async def _connect(url: str) -> Connection:
-    parameters: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}
-    return await AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
+    return await AsyncConnection.connect(add_defaults(url), autocommit=True)
 
 
 async def _persist(purpose: str, attempt: Callable[[], Awaitable[None]]) -> None:
@@ -135,8 +125,8 @@ class Sender:
         async with await _connect(self._url) as connection:
             while True:
                 await self._send(connection)
-                await self._woken.wait()
                 await asyncio.sleep(BATCH_SECONDS)
+                await self._woken.wait()
 
     def _collect(self) -> None:
         self._woken.clear()

@@ -30,6 +30,7 @@ from agentflow_server.interfaces.stores import (
     CredentialStore,
     Store,
 )
+from agentflow_server.interfaces.users import UserStore
 from agentflow_server.interfaces.webhooks import WebhookStore
 from agentflow_server.models import Quota
 
@@ -57,5 +58,6 @@ __all__ = [
     "TextDelta",
     "ToolCompleted",
     "ToolStarted",
+    "UserStore",
     "WebhookStore",
 ]

@@ -190,9 +190,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def claim_next(self) -> ActiveRun | None:
+    async def claim_next(self, *, lease: str | None = None) -> ActiveRun | None:
         """Claim the next run of whichever thread waits longest and may go on: none of its runs is
         running, and its owner has not as many of them as the store allows.
+
+        Whoever chooses the `lease` can look for the run with `find_running` when the database gave
+        no answer.
 
         From then on an interrupted run before it cannot be resumed.
         """
@@ -248,7 +251,8 @@ class Store(ABC):
         claim_next: bool = True,
     ) -> ActiveRun | None:
         """End the run, store what it produced, and claim the thread's next run, all in one
-        transaction. Returns that next run, None if there is none or with `claim_next=False`.
+        transaction. Returns that next run, None if there is none or with `claim_next=False`. Its
+        lease is `lease_after` the one of this run.
 
         Messages of a run that was resumed come after those it had. A run that is `interrupted`
         can be resumed until another one of its thread starts. Raises LeaseLost.
@@ -257,6 +261,11 @@ class Store(ABC):
     @abstractmethod
     async def interrupted_runs(self) -> Sequence[ActiveRun]:
         """Runs that are `running`: at start-up, those a dead process left behind."""
+
+    async def find_running(self, lease: str) -> ActiveRun | None:
+        """The run that is `running` under this lease."""
+        running = await self.interrupted_runs()
+        return next((active for active in running if active.lease == lease), None)
 
     @abstractmethod
     async def read_queue(self) -> QueueState:

@@ -42,6 +42,13 @@ from agentflow_server.models.threads import (
     Thread,
     ThreadStatus,
 )
+from agentflow_server.models.users import (
+    User,
+    UserChange,
+    UserSecrets,
+    is_user_id,
+    normalise_username,
+)
 
 __all__ = [
     "ANONYMOUS",
@@ -83,4 +90,9 @@ __all__ = [
     "ThreadCopy",
     "ThreadStatus",
     "Undelivered",
+    "User",
+    "UserChange",
+    "UserSecrets",
+    "is_user_id",
+    "normalise_username",
 ]

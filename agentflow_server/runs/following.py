@@ -1,7 +1,7 @@
 """Reading a run's events while they are written, and waiting for its end."""
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 PAUSES = TERMINAL_EVENTS | {"interrupt"}
 """Events after which nobody need wait: what follows an interrupt follows somebody's answer."""
+BEGINNINGS = frozenset({"run.started", "run.resumed"})
 
 HEARTBEAT_SECONDS = 15.0
 EVENTS_PER_READ = 64
@@ -81,10 +82,19 @@ class Reader:
                 is_behind = len(events) == EVENTS_PER_READ
             for event in events:
                 after = event.seq
-                if event.type == "message.completed":
+                if event.type in BEGINNINGS:
+                    messages.clear()  # what a dead server's agent had said is not kept
+                elif event.type == "message.completed":
                     messages.append(event.data)
+                elif event.type == "run.cancelled":
+                    kept = await _patiently(partial(self._find_kept, run), subscription)
+                    return _turn(run, event, [m for m in messages if m["message_id"] in kept])
                 elif event.type in PAUSES:
                     return _turn(run, event, messages)
+
+    async def _find_kept(self, run: Run) -> Collection[str]:
+        """Not all that a run has said, if it was rolled back, or its server died."""
+        return {message.message_id for message in await self._store.run_messages(run.run_id)}
 
     async def replay(self, run: Run) -> Turn:
         """The turn of a run that has ended. Raises RunFailed."""

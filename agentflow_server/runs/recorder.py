@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
 from uuid_utils import uuid7
 
-from agentflow_server.errors import LeaseLost
+from agentflow_server.errors import LeaseLost, StoreUnavailable
 from agentflow_server.interfaces import (
     AgentEvent,
     CustomEvent,
@@ -34,6 +34,8 @@ from agentflow_server.runs.clock import now
 
 BATCH_SECONDS = 0.02
 BATCH_EVENTS = 16
+PATIENCE_SECONDS = 60.0
+MAX_DELAY_SECONDS = 2.0
 
 _LAST_EVENTS: Mapping[RunStatus, EventType] = {
     "success": "run.completed",
@@ -184,11 +186,29 @@ class Recorder:
         loop = asyncio.get_running_loop()
         self._last_flush = loop.time()
         batch = tuple(self._waiting)
-        await self._store.append_events(self._active, batch)
+        await self._append(batch)
         del self._waiting[: len(batch)]
         self._bus.publish(batch)
         if self._waiting and self._timer is None:
             self._timer = loop.call_later(BATCH_SECONDS, self._start_flush)
+
+    async def _append(self, batch: Sequence[Event]) -> None:
+        """Patiently: an agent that has worked for minutes shall not end because the database was
+        away for seconds. What is stored already is not stored twice.
+
+        Raises LeaseLost, and StoreUnavailable after PATIENCE_SECONDS or when the run has ended.
+        """
+        clock = asyncio.get_running_loop().time
+        end, delay = clock() + PATIENCE_SECONDS, 0.1
+        while True:
+            try:
+                await self._store.append_events(self._active, batch)
+                return
+            except StoreUnavailable:
+                if self._closed or clock() + delay > end:
+                    raise
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, MAX_DELAY_SECONDS)
 
     async def _flushed(self) -> None:
         """Wait for the running flush and raise what it raised. A cancelled caller does not cancel

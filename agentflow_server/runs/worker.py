@@ -4,13 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from agentflow_server.engines.embedded import STOPPED
 from agentflow_server.errors import AgentflowError, LeaseLost, StoreUnavailable
 from agentflow_server.interfaces import Agent, AgentAsked, EventBus, Store
-from agentflow_server.interfaces.leases import holding
+from agentflow_server.interfaces.leases import holding, lease_after
 from agentflow_server.log_context import bind
 from agentflow_server.metrics import Metrics, Tracing
 from agentflow_server.models import ActiveRun, Message, RunError, RunOutcome, Stop
@@ -41,13 +41,15 @@ PATIENCE_SECONDS = 30.0
 class RunRules:
     """`timeout` in seconds. After a crash a run is tried `max_attempts` times in all: with
     `retry` every one, else only those whose framework can go on from where it was. With
-    `takes_turns` a thread's next run is not claimed when one has ended."""
+    `takes_turns` a thread's next run is not claimed when one has ended. `shared`: when a run has
+    ended here, other processes may begin the next one of its thread at once."""
 
     history_limit: int | None = None
     timeout: float | None = None
     retry: bool = False
     max_attempts: int = 3
     takes_turns: bool = False
+    shared: bool = False
 
 
 @dataclass(slots=True)
@@ -200,6 +202,8 @@ class Worker:
         except asyncio.CancelledError:
             driving.cancel()
             await asyncio.wait({driving})
+            if self._rules.shared and (agent := self._agents.get(active.run.agent)):
+                await agent.settle(run_id)
             if turn.told.done():
                 self._told[run_id] = turn.told.result()
             raise
@@ -237,8 +241,10 @@ class Worker:
                     if isinstance(event, AgentAsked):
                         return RunOutcome("interrupted", interrupts=event.interrupts)
                     await recorder.record(event)
-        except (StoreUnavailable, LeaseLost):
-            log.exception("run %s: its events cannot be stored", active.run.run_id)
+        except (StoreUnavailable, LeaseLost) as exc:
+            log.error(  # noqa: TRY400 – the store has written down why
+                "run %s: its events cannot be stored: %s", active.run.run_id, exc
+            )
             return RunOutcome("error", STORE_FAILED)
         except BaseException as exc:
             # The user's agent may raise anything, also SystemExit, or CancelledError when nobody
@@ -281,6 +287,7 @@ class Worker:
         if outcome.forget:
             await self._undo(active)
         delay = 0.1
+        is_unsure = False
         while True:
             claim_next = not (self._stopping or self._rules.takes_turns)
             try:
@@ -289,10 +296,22 @@ class Worker:
                     recorder, active, outcome, keep=keep, claim_next=claim_next
                 )
             except LeaseLost:
-                log.warning("run %s was ended elsewhere", active.run.run_id)
-                return None
-            except AgentflowError:
-                log.exception("run %s: its end cannot be stored", active.run.run_id)
+                if not is_unsure:
+                    log.warning("run %s was ended elsewhere", active.run.run_id)
+                    return None
+                with suppress(StoreUnavailable):
+                    # It may have been us; then what the end has claimed waits for us.
+                    return await self._store.find_running(lease_after(active.lease))
+            except AgentflowError as exc:
+                is_unsure = True
+                # Why a database cannot be used, the store has written down.
+                is_known = isinstance(exc, StoreUnavailable)  # the store has written down why
+                log.error(  # noqa: TRY400 – with a trace only where it tells more
+                    "run %s: its end cannot be stored: %s",
+                    active.run.run_id,
+                    exc,
+                    exc_info=not is_known,
+                )
             except Exception:  # what an agent of the user's said is no message we can store
                 log.exception("run %s: what it said cannot be stored", active.run.run_id)
                 recorder.discard()

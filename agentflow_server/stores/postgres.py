@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Self
 from weakref import WeakValueDictionary
 
 from agentflow_server.errors import DatabaseOutdated, StoreUnavailable
-from agentflow_server.interfaces import CredentialStore, OperatorStore, WebhookStore
+from agentflow_server.interfaces import CredentialStore, OperatorStore, UserStore, WebhookStore
 from agentflow_server.models import (
     ActiveRun,
     Event,
@@ -32,6 +32,7 @@ from agentflow_server.stores import postgres_run_lists as run_lists_sql
 from agentflow_server.stores import postgres_starting as starting_sql
 from agentflow_server.stores import postgres_stopping as stopping_sql
 from agentflow_server.stores import postgres_threads as threads_sql
+from agentflow_server.stores import postgres_users as users_sql
 from agentflow_server.stores import postgres_webhooks as webhooks_sql
 from agentflow_server.stores.postgres_connections import (
     Connection,
@@ -72,7 +73,7 @@ def writing(operation: Callable[Concatenate[Connection, P], Awaitable[T]]) -> Me
     return method
 
 
-class PostgresStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
+class PostgresStore(SlicingStore, CredentialStore, OperatorStore, UserStore, WebhookStore):
     """A store for any number of servers at a time.
 
     `url` is what libpq understands: its parameters, its files and its environment count, too.
@@ -177,9 +178,9 @@ class PostgresStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
                 )
             )
 
-    async def claim_next(self) -> ActiveRun | None:
+    async def claim_next(self, *, lease: str | None = None) -> ActiveRun | None:
         return await self.write(
-            lambda connection: lines_sql.claim_next(connection, self._per_owner)
+            lambda connection: lines_sql.claim_next(connection, self._per_owner, lease)
         )
 
     async def finish_run(
@@ -249,6 +250,16 @@ class PostgresStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
     touch_api_keys = writing(credentials_sql.touch_api_keys)
     add_revocation = writing(credentials_sql.add_revocation)
     list_revocations = reading(credentials_sql.list_revocations)
+
+    # Users
+
+    add_users = writing(users_sql.add_users)
+    find_user_by_name = reading(users_sql.find_user_by_name)
+    get_user = reading(users_sql.get_user)
+    list_users = reading(users_sql.list_users)
+    update_user = writing(users_sql.update_user)
+    replace_hash = writing(users_sql.replace_hash)
+    remove_user = writing(users_sql.remove_user)
 
     # Webhooks
 

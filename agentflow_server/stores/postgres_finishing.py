@@ -8,6 +8,7 @@ from typing import Any
 from psycopg.errors import UniqueViolation
 
 from agentflow_server.errors import IdTaken
+from agentflow_server.interfaces.leases import lease_after
 from agentflow_server.models import ActiveRun, Event, Message, RunOutcome
 from agentflow_server.stores.postgres_connections import Connection
 from agentflow_server.stores.postgres_lines import (
@@ -19,7 +20,7 @@ from agentflow_server.stores.postgres_lines import (
 )
 from agentflow_server.stores.postgres_webhooks import LEAVE, TOLD_OF
 from agentflow_server.stores.rows import ACTIVE_COLUMNS, now, read_active, to_microseconds, to_text
-from agentflow_server.stores.rules import THREAD_STATUS, lease_lost, make_lease
+from agentflow_server.stores.rules import THREAD_STATUS, lease_lost
 
 # A caller that was cancelled does not know whether his events were stored, and sends them again.
 _INSERT_EVENTS = """
@@ -115,7 +116,7 @@ async def finish_run(
         "forget": outcome.forget,
         "claim_next": claim_next,
         "per_owner": per_owner,
-        "next_lease": make_lease(),
+        "next_lease": lease_after(active.lease),
         "thread_status": THREAD_STATUS.get(outcome.status, "idle"),
         **_message_columns(messages),
         **_event_columns(events),

@@ -10,10 +10,10 @@ happens in every turn costs one round trip.
 from collections.abc import Mapping
 from typing import Any
 
+from agentflow_server.interfaces.leases import make_lease
 from agentflow_server.models import ActiveRun
 from agentflow_server.stores.postgres_connections import Connection
 from agentflow_server.stores.rows import ACTIVE_COLUMNS, Row, now, read_active
-from agentflow_server.stores.rules import make_lease
 
 _LOCK_THREAD = "SELECT 1 FROM threads WHERE thread_id = %s FOR NO KEY UPDATE"
 # Who counts an owner's runs keeps others from starting one meanwhile.
@@ -78,24 +78,27 @@ async def run_locked(
 
 
 async def claim_run(
-    connection: Connection, thread_id: str, per_owner: int | None
+    connection: Connection, thread_id: str, per_owner: int | None, lease: str
 ) -> ActiveRun | None:
     values = {
         "thread_id": thread_id,
         "per_owner": per_owner,
-        "next_lease": make_lease(),
+        "next_lease": lease,
         "now": now(),
     }
     row = await run_locked(connection, CLAIM_RUN, values)
     return None if row is None else read_active(row)
 
 
-async def claim_next(connection: Connection, per_owner: int | None) -> ActiveRun | None:
+async def claim_next(
+    connection: Connection, per_owner: int | None, lease: str | None
+) -> ActiveRun | None:
+    lease = lease or make_lease()
     while True:
         found = await connection.execute(CLAIMABLE, {"per_owner": per_owner})
         threads = await found.fetchall()
         for (thread_id,) in threads:
-            if claimed := await claim_run(connection, thread_id, per_owner):
+            if claimed := await claim_run(connection, thread_id, per_owner, lease):
                 return claimed
         if not threads:
             return None

@@ -8,6 +8,7 @@ from psycopg import AsyncConnection, conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from agentflow_server.errors import ConfigError
+from agentflow_server.postgres_url import add_defaults
 from agentflow_server.stores.migrate import Condition, load_migrations
 from agentflow_server.stores.postgres_connections import (
     Connection,
@@ -24,16 +25,6 @@ from agentflow_server.stores.postgres_migrate import (
 from agentflow_server.stores.rows import now
 
 MINIMUM_VERSION = 14
-
-# Only what the URL does not say itself. A host that vanishes is noticed within half a minute.
-_DEFAULTS = {
-    "fallback_application_name": "agentflow",
-    "connect_timeout": "10",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "4",
-    "tcp_user_timeout": "30000",
-}
 
 # A process that was paused within a transaction must not hold its locks for ever.
 _CONFIGURE = f"""
@@ -54,7 +45,7 @@ async def open_connections(url: str, *, size: int, upgrades: bool) -> PostgresCo
 
     Raises ConfigError, in one line: no such server, not allowed, too old, or not ours.
     """
-    target = _add_defaults(url)
+    target = add_defaults(url)
     with _naming_the_place(target):
         async with await AsyncConnection.connect(target, autocommit=True) as connection:
             await _require_suitable(connection)
@@ -79,7 +70,7 @@ async def open_connections(url: str, *, size: int, upgrades: bool) -> PostgresCo
 
 async def examine(url: str) -> Condition:
     """Changes nothing. Raises ConfigError, in one line."""
-    target = _add_defaults(url)
+    target = add_defaults(url)
     migrations = load_migrations("postgres")
     with _naming_the_place(target):
         async with await AsyncConnection.connect(target, autocommit=True) as connection:
@@ -97,7 +88,7 @@ async def migrating(url: str) -> AsyncIterator[Connection]:
 
     Raises ConfigError, in one line.
     """
-    target = _add_defaults(url)
+    target = add_defaults(url)
     with _naming_the_place(target):
         async with (
             await AsyncConnection.connect(target, autocommit=True) as connection,
@@ -121,15 +112,6 @@ def _naming_the_place(target: str) -> Iterator[None]:
 
 async def _configure(connection: Connection) -> None:
     await connection.execute(_CONFIGURE)
-
-
-def _add_defaults(url: str) -> str:
-    try:
-        given = conninfo.conninfo_to_dict(url)
-        return conninfo.make_conninfo("", **{**_DEFAULTS, **given})
-    except psycopg.ProgrammingError:
-        # Its text may repeat the password.
-        raise ConfigError("database: this is not a URL that PostgreSQL understands") from None
 
 
 def _name(target: str) -> str:

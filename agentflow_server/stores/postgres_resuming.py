@@ -6,13 +6,14 @@ from typing import Any
 from pydantic_core import from_json
 
 from agentflow_server.errors import NotInterrupted
+from agentflow_server.interfaces.leases import make_lease
 from agentflow_server.models import ActiveRun, Answer, Page, PendingInterrupt
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.postgres_connections import Connection, transaction
 from agentflow_server.stores.postgres_lines import lock_line
 from agentflow_server.stores.postgres_run_lists import find_active
 from agentflow_server.stores.rows import now, read_interrupts, to_datetime, to_text
-from agentflow_server.stores.rules import lease_lost, make_lease, match_answer, no_run
+from agentflow_server.stores.rules import lease_lost, match_answer, no_run
 
 _FIND = """
     SELECT runs.status, runs.interrupts, runs.answers, interrupted_run IS NOT DISTINCT FROM run_id

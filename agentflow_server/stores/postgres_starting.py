@@ -15,6 +15,7 @@ from agentflow_server.errors import (
     ThreadBusy,
     WrongAgent,
 )
+from agentflow_server.interfaces.leases import make_lease
 from agentflow_server.models import Idempotency, NewRun, StartedRun, Stop
 from agentflow_server.stores.postgres_connections import Connection, transaction
 from agentflow_server.stores.postgres_delays import DELAYED_TURN
@@ -24,7 +25,7 @@ from agentflow_server.stores.postgres_run_lists import find_active
 from agentflow_server.stores.postgres_stopping import stop_all
 from agentflow_server.stores.postgres_threads import IS_BUSY, get_thread
 from agentflow_server.stores.rows import now, to_microseconds, to_text
-from agentflow_server.stores.rules import Made, describe_start, make_lease, no_thread
+from agentflow_server.stores.rules import Made, describe_start, no_thread
 
 # Nothing is stored unless the thread takes the run; the row returned says what speaks against it.
 _START = f"""

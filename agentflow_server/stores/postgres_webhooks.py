@@ -5,6 +5,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
+from agentflow_server.interfaces.leases import make_lease
 from agentflow_server.models import Delivery, Message, Undelivered
 from agentflow_server.stores.deliveries import (
     DELIVERY_COLUMNS,
@@ -19,7 +20,6 @@ from agentflow_server.stores.rows import (
     read_messages,
     to_microseconds,
 )
-from agentflow_server.stores.rules import make_lease
 
 _NOW = "(extract(epoch FROM now()) * 1000000)::bigint"
 

@@ -1,6 +1,5 @@
 """What every store of ours decides alike, whatever its database."""
 
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -54,10 +53,6 @@ def no_run() -> NotFound:
 
 def lease_lost() -> LeaseLost:
     return LeaseLost("The run has ended, or another worker owns it now")
-
-
-def make_lease() -> str:
-    return secrets.token_hex(8)
 
 
 def describe_start(

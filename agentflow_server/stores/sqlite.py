@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Self
 from anyio import to_thread
 
 from agentflow_server.errors import StoreUnavailable
-from agentflow_server.interfaces import CredentialStore, OperatorStore, WebhookStore
+from agentflow_server.interfaces import CredentialStore, OperatorStore, UserStore, WebhookStore
 from agentflow_server.models import (
     ActiveRun,
     Event,
@@ -35,6 +35,7 @@ from agentflow_server.stores import sqlite_run_lists as run_lists_sql
 from agentflow_server.stores import sqlite_runs as runs_sql
 from agentflow_server.stores import sqlite_stopping as stopping_sql
 from agentflow_server.stores import sqlite_threads as threads_sql
+from agentflow_server.stores import sqlite_users as users_sql
 from agentflow_server.stores import sqlite_webhooks as webhooks_sql
 from agentflow_server.stores.operations import Operation, T
 from agentflow_server.stores.readers import Readers
@@ -83,7 +84,7 @@ def writing(operation: Callable[Concatenate[sqlite3.Connection, P], T]) -> Metho
     return method
 
 
-class SqliteStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
+class SqliteStore(SlicingStore, CredentialStore, OperatorStore, UserStore, WebhookStore):
     """A store in one file, for one server at a time.
 
     It may be opened and closed several times, and is used from the event loop that opened it.
@@ -209,9 +210,9 @@ class SqliteStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
             )
         )
 
-    async def claim_next(self) -> ActiveRun | None:
+    async def claim_next(self, *, lease: str | None = None) -> ActiveRun | None:
         limit = self._runs_per_owner
-        return await self._write(lambda connection: runs_sql.claim_next(connection, limit))
+        return await self._write(lambda connection: runs_sql.claim_next(connection, limit, lease))
 
     async def finish_run(
         self,
@@ -276,6 +277,16 @@ class SqliteStore(SlicingStore, CredentialStore, OperatorStore, WebhookStore):
     touch_api_keys = writing(credentials_sql.touch_api_keys)
     add_revocation = writing(credentials_sql.add_revocation)
     list_revocations = reading(credentials_sql.list_revocations)
+
+    # Users
+
+    add_users = writing(users_sql.add_users)
+    find_user_by_name = reading(users_sql.find_user_by_name)
+    get_user = reading(users_sql.get_user)
+    list_users = reading(users_sql.list_users)
+    update_user = writing(users_sql.update_user)
+    replace_hash = writing(users_sql.replace_hash)
+    remove_user = writing(users_sql.remove_user)
 
     # Webhooks
 

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic_core import from_json
 
 from agentflow_server.errors import NotInterrupted
+from agentflow_server.interfaces.leases import make_lease
 from agentflow_server.models import ActiveRun, Answer, Page, PendingInterrupt
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import now, read_active, read_interrupts, to_datetime, to_text
-from agentflow_server.stores.rules import lease_lost, make_lease, match_answer, no_run
+from agentflow_server.stores.rules import lease_lost, match_answer, no_run
 from agentflow_server.stores.sqlite_run_lists import GET_ACTIVE
 
 _FIND = """

@@ -13,6 +13,7 @@ from agentflow_server.errors import (
     ThreadBusy,
     WrongAgent,
 )
+from agentflow_server.interfaces.leases import lease_after, make_lease
 from agentflow_server.models import (
     ActiveRun,
     Event,
@@ -36,7 +37,6 @@ from agentflow_server.stores.rules import (
     Made,
     describe_start,
     lease_lost,
-    make_lease,
     no_thread,
 )
 from agentflow_server.stores.sqlite_delays import find_delayed_turn
@@ -173,21 +173,24 @@ def _has_room(connection: sqlite3.Connection, owner: str, per_owner: int | None)
     return bool(running < per_owner)
 
 
-def claim_next(connection: sqlite3.Connection, per_owner: int | None) -> ActiveRun | None:
+def claim_next(
+    connection: sqlite3.Connection, per_owner: int | None, lease: str | None
+) -> ActiveRun | None:
+    lease = lease or make_lease()
     for (thread_id,) in connection.execute(WAITING).fetchall():
-        if claimed := claim_run(connection, thread_id, per_owner):
+        if claimed := claim_run(connection, thread_id, per_owner, lease):
             return claimed
     return None
 
 
 def claim_run(
-    connection: sqlite3.Connection, thread_id: str, per_owner: int | None
+    connection: sqlite3.Connection, thread_id: str, per_owner: int | None, lease: str
 ) -> ActiveRun | None:
     found = connection.execute(NEXT_PENDING, (thread_id, thread_id)).fetchone()
     if found is None or not _has_room(connection, found[1], per_owner):
         return None
     pending = found[:1]
-    connection.execute(_CLAIM, (make_lease(), now(), *pending))
+    connection.execute(_CLAIM, (lease, now(), *pending))
     connection.execute(_GO_ON, (thread_id,))
     return read_active(connection.execute(GET_ACTIVE, pending).fetchone())
 
@@ -230,7 +233,10 @@ def finish_run(
     insert_events(connection, active, events)
     if run.webhook is not None:
         leave_delivery(connection, run.run_id)
-    following = claim_run(connection, run.thread_id, per_owner) if claim_next else None
+    following = None
+    if claim_next:
+        lease = lease_after(active.lease)
+        following = claim_run(connection, run.thread_id, per_owner, lease)
     status = THREAD_STATUS.get(outcome.status, "idle")
     waiting = run.run_id if asked is not None and following is None else None
     connection.execute(_END_TURN, (status, waiting, moment, run.thread_id))

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from uuid_utils import uuid7
 
+from agentflow_server.interfaces.leases import make_lease
 from agentflow_server.models import Delivery, Message, Undelivered
 from agentflow_server.stores.deliveries import (
     DELIVERY_COLUMNS,
@@ -24,7 +25,6 @@ from agentflow_server.stores.rows import (
     to_microseconds,
     to_text,
 )
-from agentflow_server.stores.rules import make_lease
 
 _LEAVE = """
     INSERT INTO webhook_deliveries (delivery_id, run_id, thread_id, url, status, ended_at,

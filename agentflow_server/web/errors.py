@@ -208,6 +208,8 @@ def _log(error: AgentflowError, status: int) -> None:
             log.error("authentication unavailable: %s", error.reason)
         case RunFailed() | ServerStopping():
             pass  # the traceback is written already, or there is nothing wrong
+        case StoreUnavailable():
+            log.error("%s: %s", error.code, error)  # the store has written down why
         case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("%s", error.code, exc_info=error)
 

@@ -107,7 +107,8 @@ async def send_message(
     wanted = turn_request(body, request, request.app.state.runs_config)
     if body.background:
         run = (await runs.start(caller, thread_id, wanted, idempotency, in_background=True)).run
-        return accepted(await runs.store.get_run(caller.id, thread_id, run.run_id))
+        run = await runs.store.get_run(caller.id, thread_id, run.run_id)
+        return accepted(request, run)
     stops = body.on_disconnect == "cancel"
     if body.wants_stream(accept):
         started = await runs.start(caller, thread_id, wanted, idempotency)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict
@@ -80,6 +81,12 @@ Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
 Cursor = Annotated[
     str | None, Query(max_length=512, description="`next_cursor` of the page before.")
 ]
+
+
+def mounted_at(request: Request) -> str:
+    """What comes before our paths where another application has us mounted, or a proxy; else ""."""
+    root: str = request.scope.get("root_path", "")
+    return quote(root.rstrip("/"))
 
 
 def json_response(value: Frozen, status_code: int = 200) -> Response:

@@ -1,5 +1,6 @@
 """The only routes that answer without a credential. A test lists them."""
 
+import asyncio
 from importlib.resources import files
 from typing import Literal
 from urllib.parse import urlsplit
@@ -8,12 +9,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from pydantic_core import to_json
 
-from agentflow_server.errors import AgentflowError, NotFound
+from agentflow_server.errors import NotFound, StoreUnavailable
 from agentflow_server.models import Frozen
 from agentflow_server.web.errors import STORE_IS_DOWN, problem
-from agentflow_server.web.parameters import Runs
+from agentflow_server.web.parameters import Runs, mounted_at
 
 router = APIRouter()
+
+PING_SECONDS = 1.0
+"""Whoever asks whether we are ready does not wait as long as a request does for the database."""
 
 _ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -53,9 +57,10 @@ async def ready(request: Request, runs: Runs) -> Response | Status:
     if request.app.state.is_retiring:
         return problem(503, "server_stopping", "This server is about to stop")
     try:
-        await runs.store.ping()
-    except AgentflowError as exc:
-        return problem(503, exc.code, STORE_IS_DOWN)
+        async with asyncio.timeout(PING_SECONDS):
+            await runs.store.ping()
+    except (StoreUnavailable, TimeoutError):
+        return problem(503, StoreUnavailable.code, STORE_IS_DOWN)
     if problems := request.app.state.authenticator.problems():
         # What is after the colon is for operators, and in the log.
         told = "; ".join(found.partition(": ")[0] for found in problems)
@@ -76,12 +81,12 @@ async def protected_resource(request: Request, path: str) -> Response:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> Response:
-    return Response(request.app.openapi_json(), media_type="application/json")
+    return Response(request.app.openapi_json(mounted_at(request)), media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> Response:
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = mounted_at(request)
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
         title="agentflow-server",

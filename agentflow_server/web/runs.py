@@ -128,7 +128,7 @@ async def resume_run(
         return turn_response(await runs.send_answer(caller, thread_id, run_id, answer))
     active = await runs.resume(caller, thread_id, run_id, answer)
     if body.background:
-        return accepted(active.run)
+        return accepted(request, active.run)
     if body.wants_stream(accept):
         return stream_response(
             request, runs, caller, active.run, after=active.last_seq, stop_when_left=stops

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from agentflow_server.web.secured import Caller, SecuredRoute
 TICKET_SECONDS = 60.0
 TICKETS_PER_CALLER = 32
 """How many may be unused at a time."""
+UNASKED_SECONDS = 60.0
+"""How long what came of a ticket may last without the credential that its issuer is asked about."""
 
 router = APIRouter(prefix="/tickets", tags=["tickets"], route_class=SecuredRoute)
 
@@ -87,7 +90,9 @@ class Tickets:
     async def issue(self, principal: Principal) -> Ticket:
         """Raises TooManyRequests."""
         text = secrets.token_urlsafe(32)
-        expires_at = self._clock() + TICKET_SECONDS
+        now = self._clock()
+        principal = _bounded(principal, now)
+        expires_at = now + TICKET_SECONDS
         if principal.expires_at is not None:
             expires_at = min(expires_at, principal.expires_at)
         await self._store.put(_digest(text), principal, expires_at)
@@ -99,6 +104,17 @@ class Tickets:
         if principal is None:
             raise NotAuthenticated(reason="bad_ticket")
         return principal
+
+
+def _bounded(principal: Principal, now: float) -> Principal:
+    """An opaque token that its issuer revokes is on no list of ours, and a ticket does not keep
+    it: nobody could be asked again whether it is still good."""
+    if principal.method != "introspection":
+        return principal
+    end = now + UNASKED_SECONDS
+    if principal.expires_at is not None:
+        end = min(end, principal.expires_at)
+    return replace(principal, expires_at=end)
 
 
 def _digest(text: str) -> bytes:

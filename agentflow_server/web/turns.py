@@ -15,7 +15,7 @@ from agentflow_server.errors import InvalidRequest
 from agentflow_server.models import Event, Interrupt, JsonObject, Message, Principal, Run
 from agentflow_server.runs.following import Turn
 from agentflow_server.runs.runner import Runner
-from agentflow_server.web.parameters import RequestBody, json_response
+from agentflow_server.web.parameters import RequestBody, json_response, mounted_at
 from agentflow_server.web.sse import EventStream
 from agentflow_server.web.watching import while_admitted
 from agentflow_server.webhooks import MAX_LENGTH, check_url
@@ -81,9 +81,11 @@ TURN_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def accepted(run: Run) -> Response:
+def accepted(request: Request, run: Run) -> Response:
     response = json_response(run, 202)
-    response.headers["Location"] = f"/threads/{run.thread_id}/runs/{run.run_id}"
+    response.headers["Location"] = (
+        f"{mounted_at(request)}/threads/{run.thread_id}/runs/{run.run_id}"
+    )
     return response
 
 

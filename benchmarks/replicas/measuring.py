@@ -47,7 +47,7 @@ FULL = Effort(
     turns={1: 150, 16: 40, 64: 20},
     rounds=3,
     counted=200,
-    idle_seconds=15.0,
+    idle_seconds=10.0,
     streams=4,
     kills={15.0: 2, 3.0: 4},
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import _messages_delta_reducer
 from langgraph.types import Command, interrupt
@@ -218,3 +219,45 @@ async def test_whoever_takes_a_run_over_waits_for_what_is_being_written(saver, s
     await writing
     assert (await taking).lease != active.lease
     assert len(await rows(store, "checkpoint_writes")) == 1
+
+
+class Slow:
+    """A database whose first write takes as long as it is told to."""
+
+    def __init__(self, store):
+        self.read, self.migrating = store.read, store.migrating
+        self._store = store
+        self.came, self.go = asyncio.Event(), asyncio.Event()
+
+    async def write(self, operation):
+        return await asyncio.shield(asyncio.create_task(self._write(operation)))
+
+    async def _write(self, operation):
+        if not self.came.is_set():
+            self.came.set()
+            await self.go.wait()
+        return await self._store.write(operation)
+
+
+async def test_what_was_being_written_when_a_run_was_stopped_is_forgotten_too(store, saver):
+    thread_id = (await make_thread(store)).thread_id
+    active = (await store.start_run(ALICE, new_run(thread_id, "Hi"))).active
+    run_id = active.run.run_id
+    slow = Slow(store)
+    late = _make_saver(slow)
+    await late.open()
+    where = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
+    with holding(run_id, active.lease):
+        put = asyncio.create_task(
+            late.aput(where, empty_checkpoint(), {"source": "input", "run_id": run_id}, {})
+        )
+        await slow.came.wait()
+        put.cancel()
+        await asyncio.wait({put})
+        forgetting = asyncio.create_task(late.forget_run(thread_id, run_id))
+        await asyncio.wait({forgetting}, timeout=0.2)
+        slow.go.set()
+        await forgetting
+    while late._writing:
+        await asyncio.sleep(0)
+    assert await rows(store, "checkpoints") == []

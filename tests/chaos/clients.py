@@ -344,6 +344,8 @@ class Client:
             )
             for each in given
         ]
+        for each, form in zip(given, forms, strict=True):
+            each.names_it = "answers" in form
         await self._door.announce("answer")
         posts = [self._post(path, body) for body in forms]
         answers = await asyncio.gather(*posts, return_exceptions=True)
@@ -374,7 +376,8 @@ class Client:
                     continue
                 answer = await self._get(f"/threads/{thread_id}/state")
                 values = answer.json()["values"] if answer.status_code == 200 else {}
-                problems += compare_turns(now, thread_id, values.get("messages", []))
+                found = compare_turns(now, thread_id, values.get("messages", []))
+                problems += [f"{answer.status_code}, thread {thread_id}: {each}" for each in found]
         return problems
 
 

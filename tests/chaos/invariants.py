@@ -116,20 +116,24 @@ def a_key_makes_one_run(past: Journal, now: Snapshot) -> Problems:
 
 
 def an_answer_counts_once(past: Journal, now: Snapshot) -> Problems:
-    used = Counter(
+    used = [
         (run_id, question, value)
         for run_id in now.runs
         for given in now.answers(run_id)
         for question, value in given.items()
-    )
-    known = {(each.run_id, each.interrupt_id, each.value): each for each in past.answered}
-    for place, count in used.items():
-        if count > 1 or place not in known:
-            yield f"the answer {place} is there {count} times"
+    ]
+    known = {(each.run_id, each.value): each for each in past.answered}
+    for run_id, question, value in used:
+        each = known.get((run_id, value))
+        if each is None or (each.names_it and each.interrupt_id != question):
+            yield f"nobody gave {question} of {run_id} the answer {value}"
+    counts = Counter((run_id, value) for run_id, _, value in used)
     for place, each in known.items():
-        if each.result == "refused" and place in used:
+        if counts[place] > 1:
+            yield f"the answer {place} is there {counts[place]} times"
+        if each.result == "refused" and counts[place]:
             yield f"the answer {place} was refused and counts"
-        if each.result == "accepted" and place not in used and each.run_id in now.runs:
+        if each.result == "accepted" and not counts[place] and each.run_id in now.runs:
             yield f"the answer {place} was accepted and is gone"
     per_question = Counter(place[:2] for place in used)
     yield from (

@@ -31,6 +31,8 @@ class Answered:
     interrupt_id: str
     value: str
     result: Result = "unknown"
+    names_it: bool = True
+    """Otherwise it answers whatever the run asks when it arrives."""
 
 
 @dataclass

@@ -134,6 +134,10 @@ def test_every_problem_is_reported_at_once(problems: Problems) -> None:
             ),
         ),
         (
+            {"database": "postgresql://alice:hun/ter2@db/x"},
+            'database: in a user and a password "@" is written %40, "/" %2F and ":" %3A',
+        ),
+        (
             {"database": "sqlite:///:memory:"},
             "database: a database in memory would lose every thread at a restart; name a file",
         ),
@@ -295,3 +299,35 @@ def test_reading_leaves_the_environment_alone(write: Callable[..., Path], tmp_pa
     assert "FROM_DOTENV" not in os.environ
     load_config(file)
     assert os.environ["FROM_DOTENV"] == "1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://alice:hid@den@db/x",
+        "postgresql://alice:hid@den/hidden@db:1/x",
+        "postgresql://alice:hidden/x@db",
+        "postgresql://alice:hidden/x",
+    ],
+)
+def test_a_database_url_that_could_show_its_password_is_refused_without_it(
+    problems: Problems, url: str
+) -> None:
+    (line,) = problems({"agent": "a:b", "database": url})
+    assert "%40" in line
+    assert "hid" not in line
+    assert "den" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://alice:hidden@db/x",
+        "postgres://alice@db:5432",
+        "postgresql:///x?host=/tmp&user=a@b",
+        "postgresql://alice:a:?#[]b@db:1,[::1]:2/x?sslmode=require",
+        "postgresql://alice:p%40ss%2Fw@%2Frun%2Fpostgres/x",
+    ],
+)
+def test_every_other_database_url_is_accepted(load: Load, url: str) -> None:
+    assert load({"database": url}).database == url

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentflow_server.testing.engine_data import PATIENCE, Replica
+from tests.distributed.gate import Gate
+from tests.distributed.site import Site
 
 SCRIPT = Path(__file__).with_name("worker_process.py")
 
@@ -25,11 +28,11 @@ class Fleet:
     def __post_init__(self) -> None:
         self.processes: dict[int, subprocess.Popen[str]] = {}
 
-    def start(self, url: str, *, lease: float = 1.0) -> int:
+    def start(self, url: str, *, lease: float = 1.0, script: Path = SCRIPT) -> int:
         """Returns its process id when it is ready."""
         with (self.folder / "errors").open("a") as errors:
             process = subprocess.Popen(
-                [sys.executable, SCRIPT, url, self.folder, str(lease)],
+                [sys.executable, script, url, self.folder, str(lease)],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -102,3 +105,23 @@ def open_api() -> Callable[[str], object]:
             yield Replica(store, bus, await stack.enter_async_context(engine))
 
     return opened
+
+
+@pytest.fixture(scope="module")
+async def gate() -> AsyncIterator[Gate]:
+    async with Gate() as gate:
+        yield gate
+
+
+@pytest.fixture
+def make_site(tmp_path: Path, postgres_url: str, gate: Gate) -> Iterator[Callable[..., Site]]:
+    """`make_site(runs={…}, …)`: a project; nothing is started yet."""
+    with ExitStack() as stack:
+
+        def make_site(*, database: str = postgres_url, **settings: Any) -> Site:
+            site = Site(tmp_path, database, **settings)
+            stack.callback(site.close)
+            site.set(GATE=gate.port)
+            return site
+
+        yield make_site

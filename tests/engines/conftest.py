@@ -89,11 +89,12 @@ def distributed(url: str) -> OpenReplica:
         retry=False,
         lease=LEASE,
         poll=POLL,
+        make_store=PostgresStore,
         **rules,
     ):
         limited = concurrency is not None or per_owner is not None
         async with AsyncExitStack() as stack:
-            store = PostgresStore(url, runs_per_owner=per_owner)
+            store = make_store(url, runs_per_owner=per_owner)
             await stack.enter_async_context(store)
             bus = await stack.enter_async_context(PostgresEventBus(url, poll=POLL))
             worker = await stack.enter_async_context(

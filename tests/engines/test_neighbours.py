@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agentflow_server.engines import embedded
+from agentflow_server.engines import background, embedded
 from agentflow_server.errors import StoreUnavailable
 from agentflow_server.runs import following
 from agentflow_server.runs.runner import Runner
@@ -149,8 +149,8 @@ async def test_what_is_written_while_a_server_starts_is_not_overlooked(open_embe
     class Overtaken(SqliteStore):
         """Somebody else writes when it has just been looked for what waits."""
 
-        async def claim_next(self):
-            claimed = await super().claim_next()
+        async def claim_next(self, **lease):
+            claimed = await super().claim_next(**lease)
             if claimed is None and not again:
                 again.append(await send_again(beside, failed))
             return claimed
@@ -197,7 +197,7 @@ class Ear(logging.Handler):
 
 async def test_a_server_that_cannot_look_looks_again(open_embedded, beside):
     gate = Gate()
-    ear = Ear("what commands have written cannot be found")
+    ear = Ear("looking for what commands have written has to wait")
     async with open_embedded(gate) as server:
         run = await server.start(await server.thread())
         await gate.begun()
@@ -205,12 +205,12 @@ async def test_a_server_that_cannot_look_looks_again(open_embedded, beside):
         with pytest.raises(StoreUnavailable):
             await SqliteNeighbours(server.store).have_written()
         await cancel(beside, run)
-        embedded.log.addHandler(ear)
+        background.log.addHandler(ear)
         try:
             async with asyncio.timeout(PATIENCE):
                 await ear.heard.wait()
         finally:
-            embedded.log.removeHandler(ear)
+            background.log.removeHandler(ear)
         assert await server.statuses([run]) == ["running"]
         await server.store.write(lambda connection: connection.set_authorizer(None))
         assert (await server.ended(run)).status == "cancelled"

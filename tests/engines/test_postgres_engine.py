@@ -147,7 +147,8 @@ async def test_no_more_answered_runs_are_taken_than_there_is_room_for(open_distr
 async def test_a_replica_that_is_closed_leaves_what_waits_to_the_others(open_distributed):
     gate = Gate()
     async with open_distributed(echo, poll=600.0) as other:
-        async with open_distributed(gate) as one:
+        # What it happens to be claiming when it is told to end, it would execute.
+        async with open_distributed(gate, poll=600.0) as one:
             thread_id = await one.thread()
             runs = [await one.start(thread_id, text) for text in "abc"]
             await gate.begun()

@@ -56,6 +56,14 @@ async def test_a_reader_elsewhere_is_woken_at_once(replicas):
         assert await subscription.receive(NEVER) == ()
 
 
+async def test_what_is_no_url_is_not_repeated_in_the_log(monkeypatch, caplog):
+    monkeypatch.setattr(notifications, "PATIENCE", 0.2)
+    with pytest.raises(StoreUnavailable):
+        await PostgresEventBus("postgresql://alice:x@localhost/chat?hidden").__aenter__()
+    assert "not a URL that PostgreSQL understands" in caplog.text
+    assert "hidden" not in caplog.text
+
+
 async def test_a_reader_elsewhere_looks_into_the_store_even_if_nobody_tells_it(postgres_url):
     async with PostgresEventBus(postgres_url, poll=0.01) as bus, bus.subscribe("r") as subscription:
         async with asyncio.timeout(20):
@@ -215,3 +223,15 @@ async def test_what_cannot_be_told_any_more_does_not_delay_the_end(own_postgres_
             assert len(bus._runs) <= 10_000
             assert len(bus._signals) <= 10_000
         own_postgres_server.start()
+
+
+async def test_whoever_stops_waits_for_readers_of_what_others_publish(replicas):
+    one, _ = replicas
+    await one.wait_for_readers(NEVER)
+    async with one.subscribe("r"), one.subscribe("s"):
+        await one.wait_for_readers(0.01)
+        waiting = asyncio.create_task(one.wait_for_readers(NEVER))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    async with asyncio.timeout(20):
+        await waiting

@@ -170,7 +170,7 @@ async def test_a_run_that_outlasts_the_grace_period_is_stopped_and_marked(
 
 
 async def test_the_end_of_a_run_is_stored_as_soon_as_the_database_works_again(
-    open_house, request_for, alice, tmp_path
+    open_house, request_for, alice, caplog
 ):
     entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -187,6 +187,8 @@ async def test_the_end_of_a_run_is_stored_as_soon_as_the_database_works_again(
         leave.set()
         assert (await turn).messages[0]["content"] == "late but there"
         assert finish.failures == 2
+    told = [record for record in caplog.records if "its end cannot be stored" in record.message]
+    assert [(r.message[-9:], bool(r.exc_info)) for r in told] == [("disk full", False)] * 2
 
 
 class _Failing:

@@ -8,6 +8,7 @@ import pytest
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from agentflow_server import ConfigError
+from agentflow_server.errors import StoreUnavailable
 from agentflow_server.web.secured import SecuredRoute
 
 PUBLIC = {
@@ -134,6 +135,18 @@ async def test_r38_what_nobody_expected_is_told_in_constant_words(serve, monkeyp
         "code": "internal_error",
     }
     assert "hunter2" in caplog.text
+
+
+async def test_a_database_that_is_away_is_one_line_in_the_log(serve, monkeypatch, caplog):
+    async def refuse(*args, **kwargs):
+        raise StoreUnavailable("The database cannot be used right now") from OSError("gone")
+
+    client = await serve(auth=None)
+    monkeypatch.setattr("agentflow_server.stores.sqlite.SqliteStore.list_threads", refuse)
+    assert (await client.get("/threads")).status_code == 503
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert record.getMessage() == "store_unavailable: The database cannot be used right now"
+    assert record.exc_info is None
 
 
 async def test_r30_two_credentials_are_none(serve, token, exchange):

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from agentflow_server.engines import postgres as engine
+from agentflow_server.stores import postgres_opening
 from agentflow_server.web.errors import STORE_IS_DOWN
 
 Serve = Callable[..., Awaitable[httpx2.AsyncClient]]
@@ -58,8 +59,10 @@ async def test_one_that_is_about_to_stop_is_not_and_answers_everything_neverthel
 
 
 async def test_one_without_its_database_is_not_until_it_is_back(
-    project: Any, run_app: Any, own_postgres_server: Any
+    project: Any, run_app: Any, own_postgres_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Whoever asks is told sooner than a request is.
+    monkeypatch.setattr(postgres_opening, "_WAIT_FOR_CONNECTION", 2.0 * PATIENCE)
     async with served(project, run_app, database=own_postgres_server.url()) as (_, client):
         await become(client, 200)
         own_postgres_server.stop()

@@ -52,6 +52,29 @@ def test_a_mounted_application_works(app):
     assert "/agents-api/openapi.json" in page
 
 
+@pytest.mark.parametrize("place", ["/agents-api", "/agents/ä b"])
+def test_a_mounted_application_names_addresses_that_are_there(app, place):
+    outer = FastAPI()
+    outer.mount(place, app)
+    client = TestClient(outer)
+    (server,) = client.get(f"{place}/openapi.json").json()["servers"]
+    thread_id = client.post(f"{server['url']}/threads").json()["thread_id"]
+    message = {"content": "x", "background": True}
+    accepted = client.post(f"{place}/threads/{thread_id}/messages", json=message)
+    assert accepted.status_code == 202
+    found = client.get(accepted.headers["location"])
+    assert found.json()["run_id"] == accepted.json()["run_id"]
+    assert "servers" not in TestClient(app).get("/openapi.json").json()
+
+
+def test_a_public_url_says_more_than_where_it_is_mounted(project):
+    outer, app = FastAPI(), project.app(public_url="https://api.example.com/agents")
+    outer.mount("/inner", app)
+    document = TestClient(outer).get("/inner/openapi.json").json()
+    assert document["servers"] == [{"url": "https://api.example.com/agents"}]
+    app._portal.close()
+
+
 def test_it_is_opened_once_and_closes_cleanly(app):
     clients = [TestClient(app) for _ in range(3)]
     assert [client.get("/health/ready").status_code for client in clients] == [200] * 3

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from agentflow_server.errors import NotAuthenticated
 from agentflow_server.models import Principal
+from agentflow_server.web import tickets
 from agentflow_server.web.tickets import TICKET_SECONDS, MemoryTickets, Tickets
 
 ROLES = {"roles": {"reader": ["runs:read"], "writer": ["threads:write", "runs:read"]}}
@@ -327,6 +328,41 @@ async def test_r77_a_ticket_does_not_outlive_its_token():
     tickets = Tickets(MemoryTickets(), clock=lambda: now)
     issued = await tickets.issue(Principal("alice", expires_at=now + 5))
     assert issued.expires_at.timestamp() == pytest.approx(now + 5, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("method", "expires_in", "lasts"),
+    [
+        ("introspection", None, tickets.UNASKED_SECONDS),
+        ("introspection", 5.0, 5.0),
+        ("introspection", 3600.0, tickets.UNASKED_SECONDS),
+        ("jwt", 3600.0, 3600.0),
+        ("api_key", None, None),
+    ],
+)
+async def test_r77_who_cannot_be_asked_about_again_stays_for_a_minute(method, expires_in, lasts):
+    now = 1_800_000_000.0
+    issuing = Tickets(MemoryTickets(), clock=lambda: now)
+    expires_at = None if expires_in is None else now + expires_in
+    issued = await issuing.issue(Principal("alice", method=method, expires_at=expires_at))
+    stays_until = (await issuing.redeem(issued.ticket)).expires_at
+    assert stays_until == (None if lasts is None else now + lasts)
+
+
+async def test_r77_a_socket_of_an_opaque_tokens_ticket_ends_and_a_new_ticket_opens_another(
+    serve, monkeypatch
+):
+    server = await serve()
+    thread_id = await server.new_thread()
+    principal = Principal("alice", method="introspection")
+    monkeypatch.setattr(tickets, "UNASKED_SECONDS", 0.5)
+    ticket = (await server.app.state.tickets.issue(principal)).ticket
+    line = await server.dial(thread_id, subprotocols=["agentflow", f"ticket.{ticket}"])
+    assert await line.closing() == (4401, "token expired")
+    monkeypatch.undo()
+    ticket = (await server.app.state.tickets.issue(principal)).ticket
+    line = await server.dial(thread_id, subprotocols=["agentflow", f"ticket.{ticket}"])
+    assert (await line.hear())["type"] == "ready"
 
 
 async def test_unused_tickets_are_bounded_and_forgotten(serve, as_user, monkeypatch):
