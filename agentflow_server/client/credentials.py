@@ -13,7 +13,6 @@ from agentflow_server.client.steps import Steps, work
 from agentflow_server.client.stores import MemoryTokens, TokenStore
 from agentflow_server.client.tokens import Token
 
-
 TokenFunction = Callable[[], str | Token | Awaitable[str | Token]]
 
 

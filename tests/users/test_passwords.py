@@ -76,7 +76,7 @@ async def test_a_hash_of_other_costs_is_right_and_outdated(passwords: Passwords)
     assert await passwords.verify("wrong", other) == (False, False)
 
 
-async def test_r64_nobody_costs_the_same_work_as_somebody() -> None:
+async def test_r64_nobody_costs_the_same_work_as_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     passwords = Passwords(parameters=CHEAP)
     stored = await passwords.hash(GOOD)
@@ -86,7 +86,7 @@ async def test_r64_nobody_costs_the_same_work_as_somebody() -> None:
         tried.append(found)
         return verify(password, found)
 
-    passwords._hasher.verify = record  # type: ignore[method-assign]
+    monkeypatch.setattr(passwords._hasher, "verify", record)
     assert (await passwords.verify(GOOD, stored)).is_right
     assert not (await passwords.verify("wrong", stored)).is_right
     assert not (await passwords.verify(GOOD, None)).is_right
@@ -161,7 +161,7 @@ async def test_r65_who_is_cancelled_in_the_line_leaves_it() -> None:
     await asyncio.sleep(0)
     assert not third.done()
     gate.opened.set()
-    assert await asyncio.gather(first, third) == ["hash", "hash"]
+    assert set(await asyncio.gather(first, third)) == {"hash"}
 
 
 def test_the_bounds_are_small_enough_for_a_small_machine() -> None:
