@@ -71,7 +71,7 @@ class FunctionToken(Credentials):
                 code="unreachable",
             ) from error
         if isinstance(given, Token):
-            return given
+            return replace(given, source=self.source)
         if not isinstance(given, str):
             raise LoginFailed(f"the function for tokens returned a {type(given).__name__}")
         return Token.of(given)

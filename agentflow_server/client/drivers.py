@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import httpx2
 from anyio import to_thread
 
+from agentflow_server.client.errors import AgentflowClientError
 from agentflow_server.client.steps import (
+    FAILURES,
     Emit,
     Finish,
     Flow,
@@ -50,7 +52,7 @@ class SyncDriver:
                     continue
                 try:
                     outcome = line.take(flow.step)
-                except httpx2.RequestError as error:
+                except FAILURES as error:
                     flow.fail(error)
                 else:
                     flow.give(outcome)
@@ -78,7 +80,9 @@ class _SyncLine:
             case Load():
                 return self._response and self._response.read()
             case Pause(seconds):
-                return self._driver.closed.wait(seconds)
+                if self._driver.closed.wait(seconds):
+                    raise AgentflowClientError("the client was closed", code="closed")
+                return None
             case Work(do):
                 return _settle(do())
             case Finish(steps):
@@ -126,7 +130,7 @@ class AsyncDriver:
                         continue
                     try:
                         outcome = await line.take(flow.step)
-                    except httpx2.RequestError as error:
+                    except FAILURES as error:
                         flow.fail(error)
                     else:
                         flow.give(outcome)

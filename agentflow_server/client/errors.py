@@ -175,18 +175,20 @@ def read_retry_after(response: httpx2.Response) -> float | None:
     text = response.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         return float(text)
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
+    until = _read_date(text)
+    if until is None:
         return None
     # By the server's own clock, if it says what that is: ours may be wrong by minutes.
+    today = _read_date(response.headers.get("date", "")) or datetime.now(UTC)
+    return max(0.0, (until - today).total_seconds())
+
+
+def _read_date(text: str) -> datetime | None:
     try:
-        now = parsedate_to_datetime(response.headers.get("date", ""))
+        date = parsedate_to_datetime(text)
     except ValueError:
-        now = datetime.now(UTC)
-    aware = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in (at, now))
-    then, today = aware
-    return max(0.0, (then - today).total_seconds())
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _redirected(response: httpx2.Response) -> AgentflowClientError:

@@ -82,7 +82,7 @@ class Exchange:
         attempts = Attempts(self._retries if call.repeatable else 0, self._patience)
         while True:
             try:
-                return (yield from self._attempt(call, reader))
+                return (yield from self._attempt(call, reader, attempts))
             except AgentflowClientError as error:
                 seconds = attempts.find_pause(error)
                 error.attempts = attempts.number
@@ -90,11 +90,12 @@ class Exchange:
                     raise
             yield from pause(seconds)
 
-    def _attempt(self, call: Call, reader: Reader[T]) -> Steps[T]:
+    def _attempt(self, call: Call, reader: Reader[T], attempts: Attempts) -> Steps[T]:
         token = (yield from self._keeper.get()) if self._keeper else None
         try:
             response = yield from self._send(call, token)
-            if response.status_code == 401 and self._keeper and token:
+            if response.status_code == 401 and self._keeper and token and not attempts.has_renewed:
+                attempts.has_renewed = True
                 refused = yield from read_error(response, token.access_token)
                 fresh = yield from self._keeper.replace(token)
                 if fresh.access_token == token.access_token:

@@ -34,18 +34,21 @@ def find_passing_pause(error: AgentflowClientError, number: int) -> float | None
 
 
 class Attempts:
-    """The attempts at one request; `number` counts them."""
+    """The attempts at one request; `number` counts them. `has_renewed` says that a refused token
+    was replaced: that is done once."""
 
     def __init__(self, retries: int, patience: float) -> None:
         """No attempt begins after `patience` seconds."""
         self.number = 1
+        self.has_renewed = False
         self._retries = retries
         self._until = time.monotonic() + patience
 
     def find_pause(self, error: AgentflowClientError) -> float | None:
         """Seconds until the next attempt; None when this was the last. Raises TimedOut."""
         is_under_way = self.number > 1 and error.code == "request_in_progress"
-        if time.monotonic() >= self._until and (is_under_way or error.code == "unreachable"):
+        is_without_answer = is_under_way or isinstance(error, ServerUnreachable)
+        if is_without_answer and time.monotonic() >= self._until:
             raise TimedOut("there was no answer in the time that was given") from error
         if is_under_way:
             # It was ours that arrived and whose answer was lost: it will come.

@@ -11,7 +11,12 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import httpx2
 
+from agentflow_server.errors import AgentflowError
+
 T = TypeVar("T")
+
+FAILURES = (httpx2.RequestError, AgentflowError)
+"""What the steps themselves are told of, as they may know what to do; anything else ends them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +116,7 @@ class Flow(Generic[T]):
         """The outcome of the step that was taken."""
         self._move(lambda: self._steps.send(outcome))
 
-    def fail(self, error: httpx2.RequestError) -> None:
+    def fail(self, error: httpx2.RequestError | AgentflowError) -> None:
         """The step that was taken came to nothing."""
         self._move(lambda: self._steps.throw(error))
 
@@ -137,7 +142,7 @@ def gather(items: Items[T], wanted: Callable[[T], bool] = lambda _: True) -> Ste
                 continue
             try:
                 outcome = yield flow.step
-            except httpx2.RequestError as error:
+            except FAILURES as error:
                 flow.fail(error)
             else:
                 flow.give(outcome)

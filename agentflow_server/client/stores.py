@@ -142,7 +142,7 @@ def try_lock_file(path: Path) -> Callable[[], None] | None:
     """Held until the returned function is called, or the process dies. Raises LoginFailed."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise _unusable(f"{path}: {error}") from error
     if _lock(descriptor):

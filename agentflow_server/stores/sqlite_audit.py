@@ -12,7 +12,7 @@ _NEWEST_FIRST = "SELECT line FROM audit_log ORDER BY position DESC"
 _AFTER = "SELECT position, line FROM audit_log WHERE position > ? ORDER BY position LIMIT ?"
 _BEFORE = """
     SELECT position, line FROM audit_log
-    WHERE ?1 IS NULL OR position < ?1 ORDER BY position DESC LIMIT ?2"""
+    WHERE ? IS NULL OR position < ? ORDER BY position DESC LIMIT ?"""
 _HEAD = "SELECT line FROM audit_head"
 _SET_HEAD = "INSERT OR REPLACE INTO audit_head (only, line) VALUES (1, ?)"
 
@@ -55,7 +55,7 @@ class SqliteAuditTable:
     async def read_before(self, position: int | None, limit: int) -> Sequence[tuple[int, str]]:
         """(position, line), the newest first; all of them with `position=None`."""
         return await self._store.read(
-            lambda connection: connection.execute(_BEFORE, (position, limit)).fetchall()
+            lambda connection: connection.execute(_BEFORE, (position, position, limit)).fetchall()
         )
 
 

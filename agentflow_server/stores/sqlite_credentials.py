@@ -26,8 +26,8 @@ ALL_KEYS = f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY created_at, rowid"
 KEYS_OF_USER = f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE user_id = ? ORDER BY created_at, rowid"
 _REVOKE_KEY = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE key_id = ?"
 _TOUCH_KEY = """
-    UPDATE api_keys SET last_used_at = ?1
-    WHERE key_id = ?2 AND (last_used_at IS NULL OR last_used_at < ?1)"""
+    UPDATE api_keys SET last_used_at = ?
+    WHERE key_id = ? AND (last_used_at IS NULL OR last_used_at < ?)"""
 
 # Of two that say the same of one token or user, the stricter half of each stays.
 _REVOKE = """
@@ -70,8 +70,8 @@ def revoke_api_key(connection: sqlite3.Connection, key_id: str, at: float) -> bo
 
 
 def touch_api_keys(connection: sqlite3.Connection, used: Mapping[str, float]) -> None:
-    rows = [(from_seconds(moment), key_id) for key_id, moment in used.items()]
-    connection.executemany(_TOUCH_KEY, rows)
+    times = {key_id: from_seconds(moment) for key_id, moment in used.items()}
+    connection.executemany(_TOUCH_KEY, [(time, key_id, time) for key_id, time in times.items()])
 
 
 def add_revocation(connection: sqlite3.Connection, revocation: Revocation) -> None:

@@ -55,10 +55,10 @@ _INSERT = """
         created_at, started_at, start_after, request_id, traceparent, webhook)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _TAKE_TURN = """
-    UPDATE threads SET agent = ?1, next_turn = ?2, updated_at = ?3,
-        status = CASE WHEN ?4 THEN status ELSE 'busy' END,
-        interrupted_run = CASE WHEN ?5 = 'running' THEN NULL ELSE interrupted_run END
-    WHERE thread_id = ?6"""
+    UPDATE threads SET agent = ?, next_turn = ?, updated_at = ?,
+        status = CASE WHEN ? THEN status ELSE 'busy' END,
+        interrupted_run = CASE WHEN ? = 'running' THEN NULL ELSE interrupted_run END
+    WHERE thread_id = ?"""
 NEXT_PENDING = """
     SELECT run_id, owner FROM runs WHERE thread_id = ? AND status = 'pending' AND start_after IS NULL
         AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = ? AND status = 'running')
