@@ -43,8 +43,8 @@ class Load:
 
     async def _wait_long(self, thread_id: str, said: list[str]) -> None:
         """Longer than a server goes on listening that is about to stop."""
-        turn = await talking.send(self.http, thread_id, "sleep 2")
-        said += ["sleep 2", "echo sleep 2"]
+        turn = await talking.send(self.http, thread_id, "sleep 1.2")
+        said += ["sleep 1.2", "echo sleep 1.2"]
         assert turn["message"]["content"] == said[-1]
 
     async def _stream(self, thread_id: str, said: list[str]) -> None:

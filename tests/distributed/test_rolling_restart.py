@@ -37,6 +37,7 @@ async def take_more_turns(load, count):
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executes", ["the servers", "workers"])
 async def test_nobody_notices_a_rolling_restart(make_site, executes):
     site = make_site(runs={"shutdown_grace": 20})
@@ -57,15 +58,15 @@ async def test_nobody_notices_a_rolling_restart(make_site, executes):
         load = Load(http)
         working = await begin(load, CLIENTS)
         for replica, port in zip(replicas, ports, strict=True):
-            await take_more_turns(load, 10)
+            await take_more_turns(load, 8)
             assert await asyncio.to_thread(replica.stop) == 0
             site.begin_to_serve(*options, "--port", str(port))
             await balancer.wait_until(replica.url, ready=True)
         for worker in workers:
-            await take_more_turns(load, 10)
+            await take_more_turns(load, 8)
             await asyncio.to_thread(site.work)
             assert await asyncio.to_thread(worker.stop) == 0
-        await take_more_turns(load, 10)
+        await take_more_turns(load, 8)
         load.stopping = True
         await asyncio.gather(*working)
         assert load.failures == []
