@@ -37,7 +37,11 @@ class Gate:
         await self._server.wait_closed()
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pid, _, content = (await reader.readline()).decode().strip().partition(" ")
+        line = await reader.readline()
+        if not line.endswith(b"\n"):
+            writer.close()  # killed before it could say who it is
+            return
+        pid, _, content = line.decode().strip().partition(" ")
         self._held.append(Held(int(pid), content, writer))
         self._came.put_nowait(self._held[-1])
 

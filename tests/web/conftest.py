@@ -7,8 +7,9 @@ import textwrap
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ import pytest
 import uvicorn
 
 from agentflow_server import AgentflowApp, create_app
+from agentflow_server.models import UserSecrets
+from agentflow_server.users.making import make_user
+from agentflow_server.users.passwords import Passwords
+from agentflow_server.users.totp import make_code
 
 SECRET = "Zk3vJ9qXw2LrT8sYbN5mHc7Pd1Gf4Ae6"
 
@@ -44,7 +49,7 @@ class Project:
         """An application for the agent `app` in `source`; mode none unless `auth` is given."""
         settings = {"agent": f"{self.module(source)}:app", "auth": None, **config}
         settings = {key: value for key, value in settings.items() if value is not ...}
-        if settings["auth"] == "jwt":
+        if settings.get("auth") == "jwt":
             self.monkeypatch.setenv("JWT_SECRET_KEY", SECRET)
         path = self.folder / "agentflow.json"
         path.write_text(json.dumps(settings), encoding="utf-8")
@@ -111,7 +116,10 @@ async def serve(project: Project) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(source: str = ECHO, **config: Any) -> httpx2.AsyncClient:
-            base_url = await stack.enter_async_context(running(project.app(source, **config)))
+            # What is left running when a test is done is nobody's concern.
+            runs = {"shutdown_grace": 0, **config.pop("runs", {})}
+            app = project.app(source, runs=runs, **config)
+            base_url = await stack.enter_async_context(running(app))
             client = httpx2.AsyncClient(base_url=base_url, timeout=15)
             return await stack.enter_async_context(client)
 
@@ -121,6 +129,64 @@ async def serve(project: Project) -> AsyncIterator[Serve]:
 @pytest.fixture
 def run_app() -> Callable[[AgentflowApp], Any]:
     return running
+
+
+PASSWORD = "tea kettle sings at noon"
+TOTP = b"twenty bytes of bob!"
+JOB_SECRET = "q8Zr2Lk5Vw9Xc3Bn7Tm1Hd6Gf4Js0PaYe"
+TOKEN_SERVER = {
+    "password_grant": True,
+    "clients": {
+        "job": {"secret": "${JOB_SECRET}", "grants": ["client_credentials"]},
+        "app": {"redirect_uris": ["https://app.example.com/callback"], "name": "The <app>"},
+    },
+}
+
+
+@pytest.fixture
+def job_secret() -> str:
+    """Of the client `job`."""
+    return JOB_SECRET
+
+
+@pytest.fixture
+def totp_of_bob() -> Callable[[], str]:
+    """The code of his second factor that is good now."""
+    return lambda: make_code(TOTP, int(time.time()) // 30)
+
+
+@pytest.fixture
+def serve_tokens(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AbstractAsyncContextManager[httpx2.AsyncClient]]:
+    """`async with serve_tokens(**config) as client`: a server that knows alice, and bob with a
+    second factor; `client.app` is its application."""
+    monkeypatch.setenv("JOB_SECRET", JOB_SECRET)
+
+    @asynccontextmanager
+    async def start(path: str = "", **config: Any) -> AsyncIterator[httpx2.AsyncClient]:
+        own = {
+            "token_server": TOKEN_SERVER,
+            "auth": ...,
+            "public_url": f"http://127.0.0.1:8000{path}",
+            "database": f"sqlite:///{uuid.uuid4().hex}.db",
+        }
+        app = project.app(**own | config)
+        hashed = await Passwords().hash(PASSWORD)
+        users = [
+            make_user(
+                name, roles=["reader"], scopes=["threads:read"], claims={"team": "sales"},
+                created_at=datetime.now(UTC), has_password=True,
+            )
+            for name in ("alice", "bob")
+        ]  # fmt: skip
+        secrets = [UserSecrets(hashed), UserSecrets(hashed, TOTP)]
+        async with running(app) as url, httpx2.AsyncClient(base_url=url, timeout=30) as client:
+            await app.state.users.add_users(list(zip(users, secrets, strict=True)))
+            client.app = app  # type: ignore[attr-defined]
+            yield client
+
+    return start
 
 
 @pytest.fixture
