@@ -32,6 +32,9 @@ from agentflow_server.models import (
 )
 from agentflow_server.runs.clock import now
 
+SILENCE_SECONDS = 0.2
+"""After which readers hear that a run has started, although its agent has said nothing yet."""
+
 BATCH_SECONDS = 0.02
 BATCH_EVENTS = 16
 PATIENCE_SECONDS = 60.0
@@ -69,6 +72,7 @@ class Recorder:
     def start(self) -> None:
         kind: EventType = "run.resumed" if self._active.answers else "run.started"
         self._add(kind, _json(self._active.run))
+        self._flush_in(SILENCE_SECONDS)
 
     async def record(self, event: AgentEvent) -> None:
         """Raises LeaseLost or StoreUnavailable if what came before could not be stored."""
@@ -174,8 +178,16 @@ class Recorder:
         loop = asyncio.get_running_loop()
         if full or (urgent and loop.time() - self._last_flush > BATCH_SECONDS):
             self._start_flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(BATCH_SECONDS, self._start_flush)
+        else:
+            self._flush_in(BATCH_SECONDS)
+
+    def _flush_in(self, seconds: float) -> None:
+        """At the latest."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        if self._timer is None or self._timer.when() > due:
+            self._stop_timer()
+            self._timer = loop.call_at(due, self._start_flush)
 
     def _start_flush(self) -> None:
         self._stop_timer()
@@ -189,8 +201,8 @@ class Recorder:
         await self._append(batch)
         del self._waiting[: len(batch)]
         self._bus.publish(batch)
-        if self._waiting and self._timer is None:
-            self._timer = loop.call_later(BATCH_SECONDS, self._start_flush)
+        if self._waiting:
+            self._flush_in(BATCH_SECONDS)
 
     async def _append(self, batch: Sequence[Event]) -> None:
         """Patiently: an agent that has worked for minutes shall not end because the database was
