@@ -70,9 +70,9 @@ async def test_a_run_writes_while_its_lease_holds_and_nothing_after_that(
     with holding(*lease_of(active)):
         turn = asyncio.create_task(talk.say("Hi"))
     await node.begun.wait()
+    again = await database.take_over(active)
     before = await saved_rows(database)
     assert before
-    again = await database.take_over(active)
     node.go.set()
     with pytest.raises(LeaseLost):
         await turn
@@ -162,8 +162,8 @@ async def test_a_thread_without_context_variables_is_fenced_as_well(
     with holding(*lease_of(active)):
         turn = asyncio.create_task(talk.say("Hi"))
     await begun.wait()
-    before = await saved_rows(database)
     await database.take_over(active)
+    before = await saved_rows(database)
     go.set()
     with pytest.raises(LeaseLost):
         await turn
