@@ -9,6 +9,7 @@ from agentflow_server.interfaces import (
     CredentialStore,
     Engine,
     EventBus,
+    GrantStore,
     OperatorStore,
     Store,
     UserStore,
@@ -26,6 +27,7 @@ class Database(ABC):
     operators: OperatorStore
     webhooks: WebhookStore
     users: UserStore
+    grants: GrantStore
     checkpoints: Checkpoints
     """The store as well, all of them."""
     audit_table: AuditTable

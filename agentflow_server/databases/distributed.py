@@ -22,7 +22,7 @@ class DistributedDatabase(Database):
             url, runs_per_owner=runs.per_principal, observe=observe, upgrades=upgrades
         )
         self.store = self.credentials = self.operators = self.webhooks = self.checkpoints = store
-        self.users = store
+        self.users = self.grants = store
         self.audit_table = PostgresAuditTable(store)
         self.tickets = PostgresTickets(store)
         self._url = url

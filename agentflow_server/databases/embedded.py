@@ -37,7 +37,7 @@ class EmbeddedDatabase(Database):
             observe=observe,
         )
         self.store = self.credentials = self.operators = self.webhooks = self.checkpoints = store
-        self.users = store
+        self.users = self.grants = store
         self.audit_table = SqliteAuditTable(store)
         self.tickets = MemoryTickets()
         self._path = path

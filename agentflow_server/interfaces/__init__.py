@@ -17,6 +17,7 @@ from agentflow_server.interfaces.engines import (
     EventBus,
     Subscription,
 )
+from agentflow_server.interfaces.grants import GrantStore
 from agentflow_server.interfaces.guards import (
     Allowance,
     AuditLog,
@@ -47,6 +48,7 @@ __all__ = [
     "CustomEvent",
     "Engine",
     "EventBus",
+    "GrantStore",
     "HasState",
     "MessageCompleted",
     "OperatorStore",

@@ -39,5 +39,12 @@ class UserStore(ABC):
         """Another hash of the same password, unless it is a different one by now."""
 
     @abstractmethod
+    async def accept_totp_step(self, user_id: str, step: int) -> bool:
+        """Whether no code of this 30 second step or a later one was accepted of him before.
+
+        Of many who try at the same time, one succeeds (RFC 6238 5.2). False for an unknown user.
+        """
+
+    @abstractmethod
     async def remove_user(self, user_id: str) -> bool:
         """Whether there was such a user. His threads stay: they are no business of this store."""

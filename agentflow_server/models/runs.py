@@ -77,6 +77,12 @@ class PendingInterrupt(Frozen):
     asked_at: datetime
 
 
+class OwnedInterrupt(PendingInterrupt):
+    """The same for somebody who may answer what the runs of others ask."""
+
+    owner: str
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened in a run; `seq` counts from 1 without gaps.
@@ -167,6 +173,18 @@ class StartedRun:
     replayed: bool = False
     stopping: str | None = None
     cancelled: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumedRun:
+    """What `Store.resume_run` did; `last_seq` is the number of the run's newest event.
+
+    `active` is set when the caller now holds the run's lease; else the run waits in line.
+    """
+
+    run: Run
+    last_seq: int
+    active: ActiveRun | None = None
 
 
 @dataclass(frozen=True, slots=True)

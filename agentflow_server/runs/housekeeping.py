@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from agentflow_server.errors import AgentflowError
-from agentflow_server.interfaces import Store, WebhookStore
+from agentflow_server.interfaces import GrantStore, Store, WebhookStore
 from agentflow_server.runs.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -20,11 +20,15 @@ AT_ONCE = 200
 """So few that nobody who writes waits for it."""
 
 
-async def prune(store: Store, webhooks: WebhookStore, event_retention: float | None) -> int:
+async def prune(
+    store: Store, webhooks: WebhookStore, grants: GrantStore, event_retention: float | None
+) -> int:
     """Delete the events of runs that ended so many seconds ago (None: no events), and whatever has
     expired. Returns of how many runs. Raises StoreUnavailable."""
     now = datetime.now(UTC)
     await webhooks.prune_deliveries(now - timedelta(seconds=DELIVERY_RETENTION))
+    while await grants.prune_grants(now):
+        pass
     before = None if event_retention is None else now - timedelta(seconds=event_retention)
     pruned = 0
     while number := await store.prune(events_before=before, limit=AT_ONCE):
@@ -39,6 +43,7 @@ class Housekeeper:
         self,
         store: Store,
         webhooks: WebhookStore,
+        grants: GrantStore,
         runner: Runner,
         *,
         event_retention: float | None,
@@ -47,6 +52,7 @@ class Housekeeper:
         self._runner = runner
         self._store = store
         self._webhooks = webhooks
+        self._grants = grants
         self._retention = event_retention
 
     async def __aenter__(self) -> Self:
@@ -57,10 +63,13 @@ class Housekeeper:
         self._task.cancel()
         await asyncio.wait({self._task})
 
+    async def _prune(self) -> int:
+        return await prune(self._store, self._webhooks, self._grants, self._retention)
+
     async def _go_on(self) -> None:
         while True:
             try:
-                if pruned := await prune(self._store, self._webhooks, self._retention):
+                if pruned := await self._prune():
                     log.info("deleted the events of %d runs", pruned)
                 await self._runner.finish_deletions(older_than=ABANDONED_AFTER)
             except AgentflowError:

@@ -12,6 +12,7 @@ FIND_BY_NAME = to_postgres(sql.FIND_BY_NAME)
 GET = to_postgres(sql.GET)
 PAGE = to_postgres(sql.PAGE)
 _REPLACE_HASH = to_postgres(sql.REPLACE_HASH)
+_ACCEPT_STEP = to_postgres(sql.ACCEPT_STEP)
 _REMOVE = to_postgres(sql.REMOVE)
 
 
@@ -51,6 +52,11 @@ async def update_user(connection: Connection, user_id: str, change: UserChange) 
 
 async def replace_hash(connection: Connection, user_id: str, old: str, new: str) -> None:
     await connection.execute(_REPLACE_HASH, (new, user_id, old))
+
+
+async def accept_totp_step(connection: Connection, user_id: str, step: int) -> bool:
+    accepted = await connection.execute(_ACCEPT_STEP, (step, _escape(user_id), step))
+    return accepted.rowcount > 0
 
 
 async def remove_user(connection: Connection, user_id: str) -> bool:

@@ -41,5 +41,9 @@ def replace_hash(connection: sqlite3.Connection, user_id: str, old: str, new: st
     connection.execute(sql.REPLACE_HASH, (new, user_id, old))
 
 
+def accept_totp_step(connection: sqlite3.Connection, user_id: str, step: int) -> bool:
+    return connection.execute(sql.ACCEPT_STEP, (step, user_id, step)).rowcount > 0
+
+
 def remove_user(connection: sqlite3.Connection, user_id: str) -> bool:
     return connection.execute(sql.REMOVE, (user_id,)).rowcount > 0

@@ -27,6 +27,9 @@ FIND_BY_NAME = f"SELECT {_COLUMNS}, password_hash, totp_secret FROM users WHERE 
 GET = f"SELECT {_COLUMNS} FROM users WHERE user_id = ?"
 PAGE = f"SELECT {_COLUMNS} FROM users WHERE username > ? ORDER BY username LIMIT ?"
 REPLACE_HASH = "UPDATE users SET password_hash = ? WHERE user_id = ? AND password_hash = ?"
+ACCEPT_STEP = """
+    UPDATE users SET totp_step = ?
+    WHERE user_id = ? AND (totp_step IS NULL OR totp_step < ?)"""
 REMOVE = "DELETE FROM users WHERE user_id = ?"
 
 _LISTING = "users"

@@ -1,6 +1,7 @@
 """What every UserStore has to get right, as tests to inherit."""
 # ruff: noqa: S101 - asserting is what a suite is for
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -212,6 +213,15 @@ class UserStoreSuite:
         assert await users.find_user_by_name("alice") == (user, UserSecrets("stronger"))
         assert await users.find_user_by_name("bob") == (other, SECRETS)
 
+    async def test_no_code_of_a_second_factor_is_good_twice(self, users: UserStore) -> None:
+        user, other = await add(users), await add(users, "bob")
+        asked = [users.accept_totp_step(user.user_id, 59_000_000) for _ in range(9)]
+        assert (await asyncio.gather(*asked)).count(True) == 1
+        assert not await users.accept_totp_step(user.user_id, 58_999_999)
+        assert await users.accept_totp_step(user.user_id, 59_000_001)
+        assert await users.accept_totp_step(other.user_id, 1)
+        assert await users.get_user(user.user_id) == user
+
     async def test_a_removed_user_is_gone_and_his_name_is_free(self, users: UserStore) -> None:
         user, other = await add(users), await add(users, "bob")
         assert await users.remove_user(user.user_id)
@@ -231,5 +241,6 @@ class UserStoreSuite:
         for change in (UserChange(), UserChange(disabled=True)):
             with pytest.raises(NotFound):
                 await users.update_user(user_id, change)
+        assert not await users.accept_totp_step(user_id, 1)
         assert not await users.remove_user(user_id)
         assert await users.get_user(user.user_id) == user
