@@ -30,8 +30,9 @@ class Worker(Protocol):
     def stop(self, run_id: str, how: Stop) -> None:
         """End a run that is being executed, or is about to be."""
 
-    async def recover(self, active: ActiveRun) -> ActiveRun | None:
-        """End a run whose worker died, or return it to be executed again.
+    async def recover(self, active: ActiveRun, *, claim: bool = True) -> ActiveRun | None:
+        """End a run whose worker died, or return it to be executed again; without `claim` it is
+        put back in line instead.
 
         Raises StoreUnavailable, LeaseLost.
         """
@@ -92,13 +93,22 @@ class EmbeddedEngine(Engine):
         if self._neighbours is not None:
             await self._neighbours.have_written()  # what comes after this will be noticed
         for active in await self._store.interrupted_runs():
-            if recovered := await self._worker.recover(active):
-                await self.dispatch(recovered)
+            await self._recover(active)
         await self._fill()
         self._waiter = asyncio.create_task(self._serve_line(), name="runs-in-line")
         if self._neighbours is not None:
             self._heeding = asyncio.create_task(self._heed(self._neighbours), name="neighbours")
         return self
+
+    async def _recover(self, active: ActiveRun) -> None:
+        claim = self.reserve()
+        try:
+            recovered = await self._worker.recover(active, claim=claim)
+        finally:
+            if claim:
+                self.release()
+        if recovered is not None:
+            await self.dispatch(recovered)
 
     async def _heed(self, neighbours: Neighbours) -> None:
         """Do what operators' commands have left to be done."""

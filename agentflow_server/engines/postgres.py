@@ -4,12 +4,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
 from agentflow_server.engines.background import undisturbed
-from agentflow_server.engines.embedded import STOPPED, EmbeddedEngine, Worker
+from agentflow_server.engines.embedded import EmbeddedEngine, Worker
 from agentflow_server.engines.postgres_leases import Database, Leases, Watch
 from agentflow_server.errors import LeaseLost
 from agentflow_server.interfaces import EventBus, Store
@@ -68,9 +67,7 @@ class PostgresEngine(EmbeddedEngine):
         self._next_delayed = self._released_at = float("-inf")
         self._next_cleaning = float("-inf")
         self._beat_now = asyncio.Event()
-        self._taken: str | None = None
         self._closing = asyncio.Event()
-        self._endings: set[asyncio.Task[None]] = set()
         self._heart: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
 
@@ -86,8 +83,6 @@ class PostgresEngine(EmbeddedEngine):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.drain()
-        if self._endings:
-            await asyncio.wait(self._endings)
         if self._heart is not None:
             self._heart.cancel()
             await asyncio.wait({self._heart})
@@ -151,38 +146,6 @@ class PostgresEngine(EmbeddedEngine):
             self._next_delayed = self._released_at + wait
         return self._next_delayed - clock()
 
-    async def _fill(self) -> None:
-        await self._take_offered()
-        await super()._fill()
-
-    async def _take_offered(self) -> None:
-        while self.reserve():
-            try:
-                # One that was taken when the database went away is ours still.
-                self._taken = self._taken or await self._leases.take_offered()
-                if self._taken is None:
-                    return
-                offered = await self._store.find_running(self._taken)
-            finally:
-                self.release()
-            if offered is not None and offered.stopping is not None:
-                await self._end_unbegun(offered)
-            elif offered is not None:
-                await super().dispatch(offered)
-            self._taken = None
-
-    async def _end_unbegun(self, active: ActiveRun) -> None:
-        """Of a run that was offered nothing goes on. Raises StoreUnavailable."""
-        with suppress(LeaseLost):
-            await self._worker.abandon(active, STOPPED)
-
-    async def dispatch(self, active: ActiveRun) -> None:
-        if self._concurrency != 0:
-            await super().dispatch(active)
-            return
-        await self._leases.offer(active.lease, active.run.run_id)
-        self._signals.tell(WAITING)
-
     # What is executed here
 
     def stop(self, run_id: str, how: Stop) -> None:
@@ -190,17 +153,6 @@ class PostgresEngine(EmbeddedEngine):
             self._worker.stop(run_id, how)
         else:
             self._signals.tell(STOP, run_id)
-            ending = asyncio.create_task(self._end_offered(run_id), name=f"end-{run_id}")
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
-
-    async def _end_offered(self, run_id: str) -> None:
-        """What nobody has taken yet, nobody has to take any more."""
-        async with undisturbed("ending an offered run"):
-            lease = await self._leases.withdraw(run_id)
-            active = None if lease is None else await self._store.find_running(lease)
-            if active is not None:
-                await self._end_unbegun(active)
 
     def _hear_stop(self, run_id: str) -> None:
         if self._executes(run_id):

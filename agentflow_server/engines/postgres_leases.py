@@ -22,15 +22,7 @@ _RENEW = """
     SELECT lease, stopping FROM runs JOIN held USING (run_id, lease)"""
 _BEATS = """
     SELECT runs.lease, extract(epoch FROM renewed_at)::float8 FROM runs LEFT JOIN leases USING (lease)
-    WHERE runs.status = 'running' AND offered IS NOT TRUE"""
-_OFFER = "INSERT INTO leases (lease, run_id, renewed_at, offered) VALUES (%s, %s, now(), true)"
-_TAKE = """
-    UPDATE leases SET offered = false, renewed_at = now() WHERE lease = (
-        SELECT lease FROM leases WHERE offered LIMIT 1 FOR UPDATE SKIP LOCKED)
-    RETURNING lease"""
-_WITHDRAW = """
-    UPDATE leases SET offered = false, renewed_at = now() WHERE run_id = %s AND offered
-    RETURNING lease"""
+    WHERE runs.status = 'running'"""
 _FORGET = """
     DELETE FROM leases WHERE NOT EXISTS (
         SELECT 1 FROM runs WHERE runs.run_id = leases.run_id AND runs.lease = leases.lease)"""
@@ -68,28 +60,6 @@ class Leases:
             return dict(await (await connection.execute(_BEATS)).fetchall())
 
         return await self._database.read(look)
-
-    async def offer(self, lease: str, run_id: str) -> None:
-        """Let whoever has room execute the run that we hold."""
-        await self._database.write(lambda connection: connection.execute(_OFFER, (lease, run_id)))
-
-    async def take_offered(self) -> str | None:
-        """A lease that is ours from now on; nobody else gets it."""
-
-        async def take(connection: Connection) -> str | None:
-            row = await (await connection.execute(_TAKE)).fetchone()
-            return None if row is None else str(row[0])
-
-        return await self._database.write(take)
-
-    async def withdraw(self, run_id: str) -> str | None:
-        """The lease of a run that was offered and that nobody has taken: it is ours again."""
-
-        async def withdraw(connection: Connection) -> str | None:
-            row = await (await connection.execute(_WITHDRAW, (run_id,))).fetchone()
-            return None if row is None else str(row[0])
-
-        return await self._database.write(withdraw)
 
     async def forget_ended(self) -> None:
         await self._database.write(lambda connection: connection.execute(_FORGET))

@@ -15,9 +15,11 @@ from agentflow_server.models import (
     JsonObject,
     Message,
     NewRun,
+    OwnedInterrupt,
     Page,
     PendingInterrupt,
     QueueState,
+    ResumedRun,
     Revocation,
     Run,
     RunOutcome,
@@ -36,7 +38,7 @@ class Store(ABC):
     not listed. Methods without an owner are for the engine, which holds a run's lease: a write
     with a stale lease changes nothing and raises LeaseLost. Any method raises StoreUnavailable
     when the database cannot be used. `runs_per_owner`, if the store is given one, is how many runs
-    of one owner are running at a time; a run that is resumed does not wait for that.
+    of one owner are running at a time.
     """
 
     @abstractmethod
@@ -195,7 +197,7 @@ class Store(ABC):
         running, and its owner has not as many of them as the store allows.
 
         Whoever chooses the `lease` can look for the run with `find_running` when the database gave
-        no answer.
+        no answer. A run that has begun before keeps its `started_at`, and may have to be stopped.
 
         From then on an interrupted run before it cannot be resumed.
         """
@@ -203,6 +205,13 @@ class Store(ABC):
     @abstractmethod
     async def take_over(self, active: ActiveRun) -> ActiveRun:
         """The same run under a new lease, one more attempt. Raises LeaseLost."""
+
+    @abstractmethod
+    async def put_back(self, active: ActiveRun) -> None:
+        """Make the run `pending` again, before all others of its thread; one more attempt.
+
+        Raises LeaseLost.
+        """
 
     @abstractmethod
     async def release_delayed(self, until: datetime) -> tuple[Sequence[str], datetime | None]:
@@ -214,18 +223,21 @@ class Store(ABC):
     @abstractmethod
     async def stop_run(self, owner: str, thread_id: str, run_id: str, how: Stop) -> Run:
         """A pending run ends at once: `cancelled`, with a `run.cancelled` event. A running one is
-        marked (`ActiveRun.stopping`): whoever executes it ends it. A "rollback" beats a "cancel".
+        marked (`ActiveRun.stopping`): whoever executes it ends it. So is a pending one that has
+        begun before and is rolled back: whoever claims it lets its agent forget the turn. A
+        "rollback" beats a "cancel".
 
         Raises NotFound, RunEnded (an interrupted run has ended, too).
         """
 
     @abstractmethod
     async def resume_run(
-        self, owner: str, thread_id: str, run_id: str, answer: Answer
-    ) -> ActiveRun:
-        """Make an interrupted run `running` again, with one more element of `answers`.
+        self, owner: str, thread_id: str, run_id: str, answer: Answer, *, claim: bool = True
+    ) -> ResumedRun:
+        """Let an interrupted run go on, with one more element of `answers`.
 
-        Of two that answer the same question one gets NotInterrupted. Raises NotFound,
+        It is `running` again if its owner has not as many running runs as the store allows and
+        the caller can `claim`; else it is `pending`, before all others of its thread. Of two that answer the same question one gets NotInterrupted. Raises NotFound,
         NotInterrupted (also when a later run has started), and InvalidRequest when the answer is
         not one for each question.
         """
@@ -235,6 +247,16 @@ class Store(ABC):
         self, owner: str, *, limit: int, cursor: str | None = None
     ) -> Page[PendingInterrupt]:
         """Runs that can be resumed, newest question first. Raises InvalidRequest (cursor)."""
+
+    @abstractmethod
+    async def list_all_interrupts(
+        self, *, limit: int, cursor: str | None = None
+    ) -> Page[OwnedInterrupt]:
+        """The same of all owners, for callers who may answer all. Raises InvalidRequest (cursor)."""
+
+    @abstractmethod
+    async def find_asker(self, thread_id: str, run_id: str) -> str | None:
+        """The owner of a run that can be resumed; for callers who may answer all."""
 
     @abstractmethod
     async def append_events(self, active: ActiveRun, events: Sequence[Event]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -20,7 +20,6 @@ from agentflow_server.interfaces import Agent, Engine, EventBus, Store
 from agentflow_server.metrics import Metrics
 from agentflow_server.models import (
     UNKNOWN_ORIGIN,
-    ActiveRun,
     Answer,
     Content,
     Event,
@@ -30,13 +29,14 @@ from agentflow_server.models import (
     OnBusy,
     Origin,
     Principal,
+    ResumedRun,
     Run,
     StartedRun,
     Stop,
     Thread,
 )
 from agentflow_server.runs.copying import CopyRequest, copy_thread
-from agentflow_server.runs.following import Reader, Turn
+from agentflow_server.runs.following import EVENTS_PER_READ, Reader, Turn
 from agentflow_server.runs.purging import purge_thread
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Runner:
         metrics: Metrics | None = None,
         wake_sender: Callable[[], None] | None = None,
     ) -> None:
-        """`wake_sender` is called when a run that had not begun has ended: it may have a webhook."""
+        """`wake_sender` is called when a run that nobody was executing has ended: it may have a webhook."""
         self.store = store
         self._wake_sender = wake_sender
         self.agents = agents
@@ -140,17 +140,25 @@ class Runner:
 
     async def resume(
         self, caller: Principal, thread_id: str, run_id: str, answer: Answer
-    ) -> ActiveRun:
+    ) -> ResumedRun:
         """Give an interrupted run its answer, and see to it that it goes on.
 
         Raises NotFound, NotInterrupted, InvalidRequest.
         """
         return await self._finish(self._resume(caller.id, thread_id, run_id, answer))
 
-    async def _resume(self, owner: str, thread_id: str, run_id: str, answer: Answer) -> ActiveRun:
-        active = await self.store.resume_run(owner, thread_id, run_id, answer)
-        await self._engine.dispatch(active)
-        return active
+    async def _resume(self, owner: str, thread_id: str, run_id: str, answer: Answer) -> ResumedRun:
+        claim = self._engine.reserve()
+        try:
+            resumed = await self.store.resume_run(owner, thread_id, run_id, answer, claim=claim)
+        finally:
+            if claim:
+                self._engine.release()
+        if resumed.active is not None:
+            await self._engine.dispatch(resumed.active)
+        else:
+            self._engine.note_waiting()
+        return resumed
 
     async def stop(self, caller: Principal, thread_id: str, run_id: str, how: Stop) -> Run:
         """Stop a run and wait a little for its end; the run as it is then.
@@ -196,10 +204,15 @@ class Runner:
         return run
 
     async def _tell_end(self, run_id: str) -> None:
-        """Of a run that had not begun."""
+        """Of a run that nobody was executing."""
         if self._wake_sender is not None:
             self._wake_sender()
-        self._bus.publish(await self.store.list_events(run_id, after=0, limit=1))
+        last: Sequence[Event] = ()
+        while stored := await self.store.list_events(
+            run_id, after=last[0].seq if last else 0, limit=EVENTS_PER_READ
+        ):
+            last = stored[-1:]
+        self._bus.publish(last)
 
     async def send(
         self,
@@ -221,8 +234,8 @@ class Runner:
     ) -> Turn:
         """Resume a run and wait for its end. Also raises RunFailed, ServerStopping."""
         async with self._bus.subscribe(run_id) as subscription:
-            active = await self.resume(caller, thread_id, run_id, answer)
-            return await self._reader.wait(active.run, subscription, active.last_seq)
+            resumed = await self.resume(caller, thread_id, run_id, answer)
+            return await self._reader.wait(resumed.run, subscription, resumed.last_seq)
 
     async def wait(self, caller: Principal, run: Run) -> Turn:
         """The turn of a run, when it has ended. Raises RunFailed, ServerStopping, NotFound."""

@@ -144,8 +144,9 @@ class Worker:
         """From now on, what waits in line stays there for the next start."""
         self._stopping = True
 
-    async def recover(self, active: ActiveRun) -> ActiveRun | None:
-        """What becomes of a run whose worker died: it is ended, or returned to be executed again.
+    async def recover(self, active: ActiveRun, *, claim: bool = True) -> ActiveRun | None:
+        """What becomes of a run whose worker died: it is ended, or returned to be executed again;
+        without `claim` it is put back in line instead.
 
         Raises StoreUnavailable, LeaseLost.
         """
@@ -157,7 +158,10 @@ class Worker:
         may_retry = agent is not None and (self._rules.retry or agent.resumable)
         if may_retry and run.attempt < self._rules.max_attempts:
             log.warning("run %s goes on after its server died", run.run_id)
-            return await self._store.take_over(active)
+            if claim:
+                return await self._store.take_over(active)
+            await self._store.put_back(active)
+            return None
         log.warning("run %s was running when its server died: marked error", run.run_id)
         await self._end_without_agent(active, RunOutcome("error", RESTARTED))
         return None
@@ -185,6 +189,8 @@ class Worker:
         """The agent's outcome, or the one that somebody told it. A task of its own drives it: an
         agent may refuse to be cancelled."""
         run_id = active.run.run_id
+        if active.stopping is not None:  # while it waited in line
+            return STOPPED_BY[active.stopping]
         loop = asyncio.get_running_loop()
         driving = asyncio.create_task(self._drive(active, recorder), name=f"run-{run_id}")
         turn = self._turns[run_id] = _Turn(driving, loop.create_future())

@@ -9,13 +9,21 @@ from typing import Any, Concatenate, ParamSpec, Self
 from weakref import WeakValueDictionary
 
 from agentflow_server.errors import DatabaseOutdated, StoreUnavailable
-from agentflow_server.interfaces import CredentialStore, OperatorStore, UserStore, WebhookStore
+from agentflow_server.interfaces import (
+    CredentialStore,
+    GrantStore,
+    OperatorStore,
+    UserStore,
+    WebhookStore,
+)
 from agentflow_server.models import (
     ActiveRun,
+    Answer,
     Event,
     Idempotency,
     Message,
     NewRun,
+    ResumedRun,
     RunOutcome,
     StartedRun,
 )
@@ -23,6 +31,7 @@ from agentflow_server.stores import postgres_copies as copies_sql
 from agentflow_server.stores import postgres_credentials as credentials_sql
 from agentflow_server.stores import postgres_delays as delays_sql
 from agentflow_server.stores import postgres_finishing as finishing_sql
+from agentflow_server.stores import postgres_grants as grants_sql
 from agentflow_server.stores import postgres_lines as lines_sql
 from agentflow_server.stores import postgres_messages as messages_sql
 from agentflow_server.stores import postgres_operators as operators_sql
@@ -73,7 +82,9 @@ def writing(operation: Callable[Concatenate[Connection, P], Awaitable[T]]) -> Me
     return method
 
 
-class PostgresStore(SlicingStore, CredentialStore, OperatorStore, UserStore, WebhookStore):
+class PostgresStore(
+    SlicingStore, CredentialStore, GrantStore, OperatorStore, UserStore, WebhookStore
+):
     """A store for any number of servers at a time.
 
     `url` is what libpq understands: its parameters, its files and its environment count, too.
@@ -204,6 +215,16 @@ class PostgresStore(SlicingStore, CredentialStore, OperatorStore, UserStore, Web
             )
         )
 
+    async def resume_run(
+        self, owner: str, thread_id: str, run_id: str, answer: Answer, *, claim: bool = True
+    ) -> ResumedRun:
+        limit = self._per_owner
+        return await self.write(
+            lambda connection: resuming_sql.resume_run(
+                connection, owner, thread_id, run_id, answer, claim=claim, per_owner=limit
+            )
+        )
+
     async def release_delayed(self, until: datetime) -> tuple[Sequence[str], datetime | None]:
         moment = to_microseconds(until)
         threads: dict[str, None] = {}
@@ -217,8 +238,10 @@ class PostgresStore(SlicingStore, CredentialStore, OperatorStore, UserStore, Web
     _take_turn = writing(delays_sql.take_turn)
     _find_next_due = reading(delays_sql.find_next_due)
     take_over = writing(resuming_sql.take_over)
-    resume_run = writing(resuming_sql.resume_run)
+    put_back = writing(resuming_sql.put_back)
     list_interrupts = reading(resuming_sql.list_interrupts)
+    list_all_interrupts = reading(resuming_sql.list_all_interrupts)
+    find_asker = reading(resuming_sql.find_asker)
     stop_run = writing(stopping_sql.stop_run)
     append_events = writing(finishing_sql.append_events)
     interrupted_runs = reading(run_lists_sql.list_running)
@@ -259,7 +282,23 @@ class PostgresStore(SlicingStore, CredentialStore, OperatorStore, UserStore, Web
     list_users = reading(users_sql.list_users)
     update_user = writing(users_sql.update_user)
     replace_hash = writing(users_sql.replace_hash)
+    accept_totp_step = writing(users_sql.accept_totp_step)
     remove_user = writing(users_sql.remove_user)
+
+    # Grants
+
+    ensure_signing_key = writing(grants_sql.ensure_signing_key)
+    add_signing_key = writing(grants_sql.add_signing_key)
+    list_signing_keys = reading(grants_sql.list_signing_keys)
+    remove_signing_key = writing(grants_sql.remove_signing_key)
+    add_code = writing(grants_sql.add_code)
+    take_code = writing(grants_sql.take_code)
+    add_refresh_token = writing(grants_sql.add_refresh_token)
+    find_refresh_token = reading(grants_sql.find_refresh_token)
+    replace_refresh_token = writing(grants_sql.replace_refresh_token)
+    revoke_family = writing(grants_sql.revoke_family)
+    revoke_user_grants = writing(grants_sql.revoke_user_grants)
+    prune_grants = writing(grants_sql.prune_grants)
 
     # Webhooks
 

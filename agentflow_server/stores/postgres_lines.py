@@ -28,7 +28,8 @@ WAITS = """
     SELECT run_id FROM runs
     WHERE thread_id = %(thread_id)s AND status = 'pending' AND start_after IS NULL"""
 CLAIM = """
-    UPDATE runs SET status = 'running', lease = %(next_lease)s, started_at = %(now)s
+    UPDATE runs SET status = 'running', lease = %(next_lease)s,
+        started_at = coalesce(started_at, %(now)s)
     WHERE run_id = (SELECT run_id FROM next) RETURNING *"""
 WITH_QUESTION = """
     LEFT JOIN messages ON messages.thread_id = runs.thread_id AND messages.turn = runs.turn

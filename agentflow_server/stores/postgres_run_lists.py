@@ -8,7 +8,14 @@ from agentflow_server.models import ActiveRun, Page, QueueState, Run
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.postgres_connections import Connection
 from agentflow_server.stores.postgres_threads import require_thread
-from agentflow_server.stores.rows import ACTIVE_COLUMNS, RUN_COLUMNS, now, read_active, read_run
+from agentflow_server.stores.rows import (
+    ACTIVE_COLUMNS,
+    RUN_COLUMNS,
+    WAITS_SINCE,
+    now,
+    read_active,
+    read_run,
+)
 from agentflow_server.stores.rules import no_run
 
 _ACTIVE = f"""
@@ -18,11 +25,11 @@ _ACTIVE = f"""
 _GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = %s"
 ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
 # Those that are delayed are counted apart, because they have an index of their own.
-QUEUE = """
+QUEUE = f"""
     SELECT (SELECT count(*) FROM runs WHERE status = 'running'),
         (SELECT count(*) FROM runs WHERE status = 'pending' AND start_after IS NULL)
         + (SELECT count(*) FROM runs WHERE status = 'pending' AND start_after IS NOT NULL),
-        count(*), min(created_at)
+        count(*), min({WAITS_SINCE})
     FROM runs WHERE status = 'pending' AND start_after IS NULL AND NOT EXISTS (
         SELECT 1 FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.status = 'running')"""

@@ -14,40 +14,49 @@ from agentflow_server.stores.postgres_threads import IS_BUSY
 from agentflow_server.stores.postgres_webhooks import LEAVE, TOLD_OF
 from agentflow_server.stores.rows import now
 
+# Whether somebody has to end it who knows its agent: that one has to forget, if it has begun.
+_LASTS = """
+    runs.status = 'running' OR (started_at IS NOT NULL
+        AND (%(how)s = 'rollback' OR stopping IS NOT DISTINCT FROM 'rollback')) AS lasts"""
+_LAST = """(
+    SELECT coalesce(max(position), 0) FROM messages
+    WHERE messages.thread_id = ended.thread_id AND messages.turn = ended.turn)"""
 # A rollback beats a cancel, whichever came first.
 _STOP = f"""
     WITH unfinished AS ({{unfinished}}
     ), marked AS (
         UPDATE runs SET stopping =
             CASE WHEN runs.stopping = 'rollback' THEN runs.stopping ELSE %(how)s END
-        FROM unfinished WHERE runs.run_id = unfinished.run_id AND unfinished.status = 'running'
+        FROM unfinished WHERE runs.run_id = unfinished.run_id AND lasts
     ), ended AS (
         UPDATE runs SET status = 'cancelled', ended_at = %(now)s
-        FROM unfinished WHERE runs.run_id = unfinished.run_id AND unfinished.status = 'pending'
+        FROM unfinished WHERE runs.run_id = unfinished.run_id AND NOT lasts
         RETURNING {TOLD_OF}, runs.turn
     ), told AS (
         INSERT INTO run_events (run_id, seq, type, data)
-        SELECT run_id, 1, 'run.cancelled', json_build_object(
-            'thread_id', thread_id, 'run_id', run_id, 'status', 'cancelled')::text
+        SELECT run_id, 1 + (
+                SELECT coalesce(max(seq), 0) FROM run_events WHERE run_events.run_id = ended.run_id
+            ), 'run.cancelled', json_build_object(
+                'thread_id', thread_id, 'run_id', run_id, 'status', 'cancelled')::text
         FROM ended ON CONFLICT (run_id, seq) DO NOTHING
-    ), left_over AS ({LEAVE.format(last=0)}
+    ), left_over AS ({LEAVE.format(last=_LAST)}
     ), forgotten AS (
         DELETE FROM messages USING ended
         WHERE messages.thread_id = ended.thread_id AND messages.turn = ended.turn
             AND %(how)s = 'rollback'
     )
-    SELECT run_id, status FROM unfinished ORDER BY turn"""
+    SELECT run_id, lasts FROM unfinished ORDER BY turn"""
 _STOP_ONE = _STOP.format(
-    unfinished="""
-        SELECT run_id, status, turn FROM runs
+    unfinished=f"""
+        SELECT run_id, turn, {_LASTS} FROM runs
         WHERE run_id = %(run_id)s AND status IN ('pending', 'running')"""
 )
 _STOP_ALL = _STOP.format(
-    unfinished="""
-        SELECT run_id, runs.status, turn FROM runs JOIN threads USING (thread_id)
+    unfinished=f"""
+        SELECT run_id, turn, {_LASTS} FROM runs JOIN threads USING (thread_id)
         WHERE thread_id = %(thread_id)s AND threads.owner = %(owner)s AND runs.status = 'running'
         UNION ALL
-        SELECT run_id, runs.status, turn FROM runs JOIN threads USING (thread_id)
+        SELECT run_id, turn, {_LASTS} FROM runs JOIN threads USING (thread_id)
         WHERE thread_id = %(thread_id)s AND threads.owner = %(owner)s
             AND runs.status = 'pending' AND start_after IS NULL
 """
@@ -80,7 +89,7 @@ async def stop_run(
 async def stop_all(
     connection: Connection, owner: str, thread_id: str, how: Stop
 ) -> tuple[str | None, Sequence[str]]:
-    """Every unfinished run of the thread: the one that is running, and those that have ended.
+    """Every unfinished run of the thread: the one that is to be ended, and those that have.
 
     The caller has locked the line.
     """
@@ -90,5 +99,5 @@ async def stop_all(
     )
     await connection.execute(_SETTLE, (moment, thread_id))
     unfinished = await found.fetchall()
-    running = next((run_id for run_id, status in unfinished if status == "running"), None)
-    return running, [run_id for run_id, status in unfinished if status == "pending"]
+    stopping = next((run_id for run_id, lasts in unfinished if lasts), None)
+    return stopping, [run_id for run_id, lasts in unfinished if not lasts]

@@ -41,6 +41,10 @@ ACTIVE_COLUMNS = f"""
     runs.stopping, runs.request_id, runs.traceparent,
     (SELECT coalesce(max(seq), 0) FROM run_events WHERE run_events.run_id = runs.run_id),
     {MESSAGE_COLUMNS}"""
+# Of a run in line. One that has begun before is there since its thread was touched, or earlier.
+WAITS_SINCE = """
+    CASE WHEN started_at IS NULL THEN runs.created_at
+    ELSE (SELECT updated_at FROM threads WHERE threads.thread_id = runs.thread_id) END"""
 
 # One call for a whole list: half the price of building models one by one.
 _MESSAGES = TypeAdapter(list[Message])

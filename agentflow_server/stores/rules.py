@@ -1,7 +1,7 @@
 """What every store of ours decides alike, whatever its database."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agentflow_server.errors import InvalidRequest, LeaseLost, NotFound
 from agentflow_server.models import (
@@ -11,12 +11,17 @@ from agentflow_server.models import (
     JsonObject,
     Message,
     NewRun,
+    OwnedInterrupt,
+    Page,
+    PendingInterrupt,
+    ResumedRun,
     Run,
     RunStatus,
     StartedRun,
     ThreadStatus,
 )
-from agentflow_server.stores.rows import to_datetime
+from agentflow_server.stores.cursors import decode_cursor, encode_cursor
+from agentflow_server.stores.rows import Row, read_interrupts, to_datetime
 
 Kind = Literal["read", "write"]
 Observe = Callable[[Kind, float], None]
@@ -83,6 +88,56 @@ def describe_start(
         return StartedRun(run, message)
     active = ActiveRun(run, owner, turn, lease, message, new.claims, new.config, origin=new.origin)
     return StartedRun(run, message, active)
+
+
+def describe_resumption(found: ActiveRun) -> ResumedRun:
+    """What became of a run that was answered, as it is `found` then."""
+    if found.run.status == "running":
+        return ResumedRun(found.run, found.last_seq, found)
+    # It was the last of its thread that was claimed: whatever else waits there comes later.
+    return ResumedRun(found.run.model_copy(update={"queue_position": 1}), found.last_seq)
+
+
+class InterruptPages:
+    """Questions of one owner, or of all, and how far a caller has read."""
+
+    def __init__(self, owner: str | None = None) -> None:
+        # No owner's list is called like that of all.
+        self._listing = "all interrupts" if owner is None else f"interrupts:{owner}"
+
+    def begin(self, cursor: str | None) -> Sequence[Any]:
+        """What comes next is before this. Raises InvalidRequest."""
+        if cursor is None:
+            return (2**63 - 1, "")
+        return decode_cursor(self._listing, cursor, int, str)
+
+    def read(self, rows: Sequence[Row], limit: int) -> Page[PendingInterrupt]:
+        return Page(
+            data=[PendingInterrupt(**_interrupt(row)) for row in rows[:limit]],
+            next_cursor=self._next(rows, limit),
+        )
+
+    def read_owned(self, rows: Sequence[Row], limit: int) -> Page[OwnedInterrupt]:
+        return Page(
+            data=[OwnedInterrupt(owner=row[5], **_interrupt(row)) for row in rows[:limit]],
+            next_cursor=self._next(rows, limit),
+        )
+
+    def _next(self, rows: Sequence[Row], limit: int) -> str | None:
+        if len(rows) <= limit:
+            return None
+        last = rows[limit - 1]
+        return encode_cursor(self._listing, last[4], last[0])
+
+
+def _interrupt(row: Row) -> dict[str, Any]:
+    return {
+        "run_id": row[0],
+        "thread_id": row[1],
+        "agent": row[2],
+        "interrupts": read_interrupts(row[3]),
+        "asked_at": to_datetime(row[4]),
+    }
 
 
 def match_answer(interrupts: Sequence[Interrupt], answer: Answer) -> JsonObject:

@@ -14,19 +14,28 @@ from typing import Any, Concatenate, ParamSpec, Self
 from anyio import to_thread
 
 from agentflow_server.errors import StoreUnavailable
-from agentflow_server.interfaces import CredentialStore, OperatorStore, UserStore, WebhookStore
+from agentflow_server.interfaces import (
+    CredentialStore,
+    GrantStore,
+    OperatorStore,
+    UserStore,
+    WebhookStore,
+)
 from agentflow_server.models import (
     ActiveRun,
+    Answer,
     Event,
     Idempotency,
     Message,
     NewRun,
+    ResumedRun,
     RunOutcome,
     StartedRun,
 )
 from agentflow_server.stores import sqlite_copies as copies_sql
 from agentflow_server.stores import sqlite_credentials as credentials_sql
 from agentflow_server.stores import sqlite_delays as delays_sql
+from agentflow_server.stores import sqlite_grants as grants_sql
 from agentflow_server.stores import sqlite_messages as messages_sql
 from agentflow_server.stores import sqlite_operators as operators_sql
 from agentflow_server.stores import sqlite_pruning as pruning_sql
@@ -84,7 +93,9 @@ def writing(operation: Callable[Concatenate[sqlite3.Connection, P], T]) -> Metho
     return method
 
 
-class SqliteStore(SlicingStore, CredentialStore, OperatorStore, UserStore, WebhookStore):
+class SqliteStore(
+    SlicingStore, CredentialStore, GrantStore, OperatorStore, UserStore, WebhookStore
+):
     """A store in one file, for one server at a time.
 
     It may be opened and closed several times, and is used from the event loop that opened it.
@@ -235,9 +246,21 @@ class SqliteStore(SlicingStore, CredentialStore, OperatorStore, UserStore, Webho
             )
         )
 
+    async def resume_run(
+        self, owner: str, thread_id: str, run_id: str, answer: Answer, *, claim: bool = True
+    ) -> ResumedRun:
+        limit = self._runs_per_owner
+        return await self._write(
+            lambda connection: resuming_sql.resume_run(
+                connection, owner, thread_id, run_id, answer, claim=claim, per_owner=limit
+            )
+        )
+
     take_over = writing(resuming_sql.take_over)
-    resume_run = writing(resuming_sql.resume_run)
+    put_back = writing(resuming_sql.put_back)
     list_interrupts = reading(resuming_sql.list_interrupts)
+    list_all_interrupts = reading(resuming_sql.list_all_interrupts)
+    find_asker = reading(resuming_sql.find_asker)
     release_delayed = writing(delays_sql.release_delayed)
     stop_run = writing(stopping_sql.stop_run)
     append_events = writing(runs_sql.append_events)
@@ -286,7 +309,23 @@ class SqliteStore(SlicingStore, CredentialStore, OperatorStore, UserStore, Webho
     list_users = reading(users_sql.list_users)
     update_user = writing(users_sql.update_user)
     replace_hash = writing(users_sql.replace_hash)
+    accept_totp_step = writing(users_sql.accept_totp_step)
     remove_user = writing(users_sql.remove_user)
+
+    # Grants
+
+    ensure_signing_key = writing(grants_sql.ensure_signing_key)
+    add_signing_key = writing(grants_sql.add_signing_key)
+    list_signing_keys = reading(grants_sql.list_signing_keys)
+    remove_signing_key = writing(grants_sql.remove_signing_key)
+    add_code = writing(grants_sql.add_code)
+    take_code = writing(grants_sql.take_code)
+    add_refresh_token = writing(grants_sql.add_refresh_token)
+    find_refresh_token = reading(grants_sql.find_refresh_token)
+    replace_refresh_token = writing(grants_sql.replace_refresh_token)
+    revoke_family = writing(grants_sql.revoke_family)
+    revoke_user_grants = writing(grants_sql.revoke_user_grants)
+    prune_grants = writing(grants_sql.prune_grants)
 
     # Webhooks
 

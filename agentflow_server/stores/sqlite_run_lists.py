@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from agentflow_server.models import ActiveRun, Page, QueueState, Run
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
-from agentflow_server.stores.rows import ACTIVE_COLUMNS, RUN_COLUMNS, now, read_active, read_run
+from agentflow_server.stores.rows import (
+    ACTIVE_COLUMNS,
+    RUN_COLUMNS,
+    WAITS_SINCE,
+    now,
+    read_active,
+    read_run,
+)
 from agentflow_server.stores.rules import no_run
 from agentflow_server.stores.sqlite_messages import require_thread
 
@@ -17,10 +24,10 @@ _ACTIVE = f"""
         AND messages.position = 0"""
 GET_ACTIVE = f"{_ACTIVE} WHERE runs.run_id = ?"
 ALL_RUNNING = f"{_ACTIVE} WHERE runs.status = 'running' ORDER BY runs.started_at"
-QUEUE = """
+QUEUE = f"""
     SELECT (SELECT count(*) FROM runs WHERE status = 'running'),
         (SELECT count(*) FROM runs WHERE status = 'pending'),
-        count(*), min(coalesce(start_after, created_at))
+        count(*), min({WAITS_SINCE})
     FROM runs WHERE status = 'pending' AND start_after IS NULL AND NOT EXISTS (
         SELECT 1 FROM runs AS other
         WHERE other.thread_id = runs.thread_id AND other.status = 'running')"""

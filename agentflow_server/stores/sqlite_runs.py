@@ -64,7 +64,9 @@ NEXT_PENDING = """
         AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = ? AND status = 'running')
     ORDER BY turn LIMIT 1"""
 RUNNING_OF_OWNER = "SELECT count(*) FROM runs WHERE owner = ? AND status = 'running'"
-_CLAIM = "UPDATE runs SET status = 'running', lease = ?, started_at = ? WHERE run_id = ?"
+_CLAIM = """
+    UPDATE runs SET status = 'running', lease = ?, started_at = coalesce(started_at, ?)
+    WHERE run_id = ?"""
 _GO_ON = """
     UPDATE threads SET interrupted_run = NULL
     WHERE thread_id = ? AND interrupted_run IS NOT NULL"""
@@ -115,7 +117,7 @@ def start_run(
         busy = stopping is not None
         settle(connection, new.thread_id)
     waits = busy or not claim or new.start_after is not None
-    waits = waits or not _has_room(connection, owner, per_owner)
+    waits = waits or not has_room(connection, owner, per_owner)
     started = _insert_run(
         connection, owner, new, agent=agent, turn=turn, moment=moment, waits=waits
     )
@@ -166,7 +168,7 @@ def _insert_run(
     return started
 
 
-def _has_room(connection: sqlite3.Connection, owner: str, per_owner: int | None) -> bool:
+def has_room(connection: sqlite3.Connection, owner: str, per_owner: int | None) -> bool:
     if per_owner is None:
         return True
     (running,) = connection.execute(RUNNING_OF_OWNER, (owner,)).fetchone()
@@ -187,7 +189,7 @@ def claim_run(
     connection: sqlite3.Connection, thread_id: str, per_owner: int | None, lease: str
 ) -> ActiveRun | None:
     found = connection.execute(NEXT_PENDING, (thread_id, thread_id)).fetchone()
-    if found is None or not _has_room(connection, found[1], per_owner):
+    if found is None or not has_room(connection, found[1], per_owner):
         return None
     pending = found[:1]
     connection.execute(_CLAIM, (lease, now(), *pending))

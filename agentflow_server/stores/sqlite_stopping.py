@@ -15,19 +15,25 @@ from agentflow_server.stores.sqlite_run_lists import get_run
 from agentflow_server.stores.sqlite_threads import IS_BUSY
 from agentflow_server.stores.sqlite_webhooks import leave_delivery
 
-_FIND = """
-    SELECT run_id, runs.status, turn, start_after FROM runs JOIN threads USING (thread_id)
+# Whether somebody has to end it who knows its agent: that one has to forget, if it has begun.
+_LASTS = """
+    runs.status = 'running' OR (started_at IS NOT NULL AND (? OR stopping IS 'rollback'))"""
+_FIND = f"""
+    SELECT run_id, {_LASTS}, turn, start_after, runs.status
+    FROM runs JOIN threads USING (thread_id)
     WHERE run_id = ? AND thread_id = ? AND threads.owner = ? AND hidden = 0"""
 # In two parts, each with an index of its own: a thread may have ended very many runs.
-UNFINISHED = """
-    SELECT run_id, status, turn, start_after FROM runs WHERE thread_id = ? AND status = 'running'
-    UNION ALL SELECT run_id, status, turn, start_after FROM runs
+UNFINISHED = f"""
+    SELECT run_id, {_LASTS}, turn, start_after FROM runs
+        WHERE thread_id = ? AND status = 'running'
+    UNION ALL SELECT run_id, {_LASTS}, turn, start_after FROM runs
         WHERE thread_id = ? AND status = 'pending' AND start_after IS NULL
     ORDER BY turn"""
 # A rollback beats a cancel, whichever came first.
 _MARK = """
     UPDATE runs SET stopping = CASE WHEN stopping = 'rollback' THEN stopping ELSE ? END
     WHERE run_id = ?"""
+_LAST_EVENT = "SELECT coalesce(max(seq), 0) FROM run_events WHERE run_id = ?"
 _END = "UPDATE runs SET status = 'cancelled', ended_at = ? WHERE run_id = ?"
 FORGET_TURN = "DELETE FROM messages WHERE thread_id = ? AND turn = ?"
 SETTLE = f"""
@@ -42,10 +48,12 @@ SETTLE = f"""
 def stop_run(
     connection: sqlite3.Connection, owner: str, thread_id: str, run_id: str, how: Stop
 ) -> Run:
-    found = connection.execute(_FIND, (run_id, thread_id, owner)).fetchone()
+    values = (how == "rollback", run_id, thread_id, owner)
+    found = connection.execute(_FIND, values).fetchone()
     if found is None:
         raise no_run()
-    if found[1] not in ("pending", "running"):
+    *found, status = found
+    if status not in ("pending", "running"):
         raise RunEnded("The run has ended")
     _stop(connection, thread_id, found, how)
     settle(connection, thread_id)
@@ -60,24 +68,27 @@ def settle(connection: sqlite3.Connection, thread_id: str) -> None:
 def stop_all(
     connection: sqlite3.Connection, thread_id: str, how: Stop
 ) -> tuple[str | None, Sequence[str]]:
-    """Every unfinished run of the thread: the one that is running, and those that have ended."""
-    unfinished = connection.execute(UNFINISHED, (thread_id, thread_id)).fetchall()
+    """Every unfinished run of the thread: the one that is to be ended, and those that have."""
+    values = (how == "rollback", thread_id)
+    unfinished = connection.execute(UNFINISHED, (*values, *values)).fetchall()
     for found in unfinished:
         _stop(connection, thread_id, found, how)
-    running = next((run_id for run_id, status, *_ in unfinished if status == "running"), None)
-    return running, [run_id for run_id, status, *_ in unfinished if status == "pending"]
+    stopping = next((run_id for run_id, lasts, *_ in unfinished if lasts), None)
+    return stopping, [run_id for run_id, lasts, *_ in unfinished if not lasts]
 
 
 def _stop(connection: sqlite3.Connection, thread_id: str, found: Row, how: Stop) -> None:
-    run_id, status, turn, start_after = found
-    if status == "running":
+    run_id, lasts, turn, start_after = found
+    if lasts:
         connection.execute(_MARK, (how, run_id))
         return
     if start_after is not None:
         turn = take_turn(connection, thread_id, run_id, turn)
     connection.execute(_END, (now(), run_id))
     data = {"thread_id": thread_id, "run_id": run_id, "status": "cancelled"}
-    connection.execute(INSERT_EVENT, event_row(run_id, Event(run_id, 1, "run.cancelled", data)))
+    (seq,) = connection.execute(_LAST_EVENT, (run_id,)).fetchone()
+    ended = Event(run_id, seq + 1, "run.cancelled", data)
+    connection.execute(INSERT_EVENT, event_row(run_id, ended))
     if how == "rollback":
         connection.execute(FORGET_TURN, (thread_id, turn))
     leave_delivery(connection, run_id)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agentflow_server.interfaces import Engine, EventBus, Store
-from agentflow_server.models import ActiveRun, JsonObject, Run, Stop
-from agentflow_server.testing.store_data import ALICE, make_thread, new_run
+from agentflow_server.models import ActiveRun, Answer, Event, JsonObject, Run, Stop
+from agentflow_server.testing.store_data import ALICE, asking, make_thread, new_run
 
 PATIENCE = 30.0
 """Seconds after which a test gives up. No engine takes so long."""
@@ -47,6 +47,31 @@ class Replica:
             self.engine.note_waiting()
         return started.run
 
+    async def ask(self, thread_id: str, content: str = "Hello") -> Run:
+        """A run that has ended with a question."""
+        active = await self.claim_and_die(thread_id, content)
+        run_id = active.run.run_id
+        log = [Event(run_id, 1, "run.started", {}), Event(run_id, 2, "interrupt", {})]
+        await self.store.finish_run(active, asking("q1"), [], log, claim_next=False)
+        return await self.look(active.run)
+
+    async def resume(self, run: Run, value: Any = "yes") -> Run:
+        """Accept an answer; nobody waits for what comes of it."""
+        answer = Answer(value=value)
+        claim = self.engine.reserve()
+        try:
+            resumed = await self.store.resume_run(
+                ALICE, run.thread_id, run.run_id, answer, claim=claim
+            )
+        finally:
+            if claim:
+                self.engine.release()
+        if resumed.active is not None:
+            await self.engine.dispatch(resumed.active)
+        else:
+            self.engine.note_waiting()
+        return resumed.run
+
     async def claim_and_die(self, thread_id: str, content: str = "Hello") -> ActiveRun:
         """Accept a message as a process that is killed before it has executed it."""
         started = await self.store.start_run(ALICE, new_run(thread_id, content, agent="agent"))
@@ -74,6 +99,14 @@ class Replica:
     async def answers(self, run: Run) -> list[Any]:
         """What the thread remembers of it beside the question."""
         return [message.content for message in (await self.store.run_messages(run.run_id))[1:]]
+
+
+async def list_events(replica: Replica, run_id: str) -> Sequence[Event]:
+    return await replica.store.list_events(run_id, after=0, limit=100)
+
+
+async def echo(messages: list[JsonObject], config: JsonObject) -> Any:
+    return messages[-1]["content"]
 
 
 class OpenReplica(Protocol):

@@ -8,19 +8,16 @@ from typing import Any
 import pytest
 
 from agentflow_server.models import JsonObject
-from agentflow_server.testing.engine_data import PATIENCE, Gate, OpenReplica, Replica
+from agentflow_server.testing.engine_answers import AnswerTests
+from agentflow_server.testing.engine_data import PATIENCE, Gate, OpenReplica, echo, list_events
 from agentflow_server.testing.store_data import BOB
-
-
-async def echo(messages: list[JsonObject], config: JsonObject) -> Any:
-    return messages[-1]["content"]
 
 
 async def fail(messages: list[JsonObject], config: JsonObject) -> Any:
     raise RuntimeError("as it was asked to")
 
 
-class EngineSuite:
+class EngineSuite(AnswerTests):
     """Subclass it, give it your engine with a store, a bus and a worker, and run pytest:
 
     class TestMyEngine(EngineSuite):
@@ -279,7 +276,7 @@ class EngineSuite:
             assert ended.status == "error"
             assert ended.error is not None
             assert ended.error.code == "server_restarted"
-            assert [event.type for event in await _events(replica, dead.run.run_id)] == [
+            assert [event.type for event in await list_events(replica, dead.run.run_id)] == [
                 "run.started",
                 "run.failed",
             ]
@@ -294,6 +291,22 @@ class EngineSuite:
             assert (ended.status, ended.attempt) == ("success", 2)
             assert await replica.answers(dead.run) == ["Hello"]
 
+    async def test_no_more_runs_of_a_dead_process_are_executed_at_a_time_than_allowed(
+        self, open_replica: OpenReplica
+    ) -> None:
+        async with open_replica(echo, retry=True) as replica:
+            dead = [await replica.claim_and_die(await replica.thread(), text) for text in "abc"]
+            later = await replica.start(dead[0].run.thread_id, "later")
+        gate = Gate()
+        async with open_replica(gate, retry=True, concurrency=1) as replica:
+            gate.open(4)
+            for run in (*(active.run for active in dead), later):
+                assert (await replica.ended(run)).status == "success"
+            attempts = [(await replica.look(active.run)).attempt for active in dead]
+            assert attempts == [2, 2, 2]
+        assert (gate.most, sorted(gate.order)) == (1, ["a", "b", "c", "later"])
+        assert gate.order.index("a") < gate.order.index("later")
+
     async def test_a_run_that_was_to_be_stopped_when_its_process_died_is_stopped(
         self, open_replica: OpenReplica
     ) -> None:
@@ -302,7 +315,3 @@ class EngineSuite:
             await replica.stop(dead.run)
         async with open_replica(echo, retry=True) as replica:
             assert (await replica.ended(dead.run)).status == "cancelled"
-
-
-async def _events(replica: Replica, run_id: str) -> Any:
-    return await replica.store.list_events(run_id, after=0, limit=100)

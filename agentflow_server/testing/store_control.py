@@ -28,12 +28,14 @@ from agentflow_server.testing.store_data import (
     answer,
     ask,
     asking,
+    claim,
     events,
     list_contents,
     look_at,
     make_id,
     make_thread,
     new_run,
+    resume,
     start,
     take_turn,
 )
@@ -121,7 +123,7 @@ class ControlTests:
         run_id = active.run.run_id
         await store.stop_run(ALICE, thread.thread_id, run_id, "rollback")
         await store.finish_run(active, asking("q1"), [], [])
-        resumed = await store.resume_run(ALICE, thread.thread_id, run_id, Answer(value=1))
+        resumed = await resume(store, thread.thread_id, run_id, Answer(value=1))
         assert resumed.stopping is None
 
     @pytest.mark.parametrize("ended", ["success", "error", "cancelled", "timeout", "interrupted"])
@@ -228,7 +230,7 @@ class ControlTests:
         active = await start(store, thread.thread_id)
         await store.finish_run(active, asking("q1"), [answer(active, "before")], [])
         run_id = active.run.run_id
-        resumed = await store.resume_run(ALICE, thread.thread_id, run_id, Answer(value=1))
+        resumed = await resume(store, thread.thread_id, run_id, Answer(value=1))
         await store.finish_run(resumed, FORGOTTEN, [answer(resumed, "after")], [])
         assert await list_contents(store, thread.thread_id) == []
         assert (await store.get_thread(ALICE, thread.thread_id)).status == "idle"
@@ -272,7 +274,7 @@ class ControlTests:
     async def test_whoever_takes_a_run_over_gets_all_of_it(self, store: Store) -> None:
         thread = await make_thread(store)
         run_id = (await ask(store, thread.thread_id, "q1")).run.run_id
-        active = await store.resume_run(ALICE, thread.thread_id, run_id, Answer(value="yes"))
+        active = await resume(store, thread.thread_id, run_id, Answer(value="yes"))
         await store.append_events(active, events(active, 2, 3))
         await store.stop_run(ALICE, thread.thread_id, run_id, "cancel")
         taken = await store.take_over(active)
@@ -303,6 +305,34 @@ class ControlTests:
         assert await look_at(store, thread.thread_id) == before
         await store.append_events(taken, events(taken, 1))
         assert await store.finish_run(taken, SUCCESS, [answer(taken)], []) is not None
+
+    async def test_a_run_that_is_put_back_is_claimed_before_the_others_of_its_thread(
+        self, store: Store
+    ) -> None:
+        thread = await make_thread(store)
+        active = await start(store, thread.thread_id)
+        await store.start_run(ALICE, new_run(thread.thread_id))
+        await store.append_events(active, events(active, 1, 2))
+        await store.put_back(active)
+        waiting = await store.get_run(ALICE, thread.thread_id, active.run.run_id)
+        assert (waiting.status, waiting.attempt, waiting.queue_position) == ("pending", 2, 1)
+        assert (await store.get_thread(ALICE, thread.thread_id)).status == "busy"
+        assert list(await store.interrupted_runs()) == []
+        with pytest.raises(LeaseLost):
+            await store.put_back(active)
+        with pytest.raises(LeaseLost):
+            await store.append_events(active, events(active, 3))
+        claimed = await claim(store, thread.thread_id)
+        run = active.run.model_copy(update={"attempt": 2})
+        assert claimed == replace(active, run=run, lease=claimed.lease, last_seq=2)
+        assert await store.claim_next() is None
+
+    async def test_a_wish_to_stop_a_run_outlives_that_it_is_put_back(self, store: Store) -> None:
+        thread = await make_thread(store)
+        active = await start(store, thread.thread_id)
+        await store.stop_run(ALICE, thread.thread_id, active.run.run_id, "cancel")
+        await store.put_back(active)
+        assert (await claim(store, thread.thread_id)).stopping == "cancel"
 
     async def test_one_of_many_takes_a_run_over(self, store: Store) -> None:
         thread = await make_thread(store)

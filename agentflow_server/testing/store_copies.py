@@ -37,6 +37,7 @@ from agentflow_server.testing.store_data import (
     make_id,
     make_thread,
     new_run,
+    resume,
     start,
     take_turn,
 )
@@ -179,7 +180,7 @@ class CopyTests:
         source = (await make_thread(store)).thread_id
         active = await ask(store, source, "q1")
         begun, other = await begin(store, source), await begin(store, source)
-        resumed = await store.resume_run(ALICE, source, active.run.run_id, Answer(value=1))
+        resumed = await resume(store, source, active.run.run_id, Answer(value=1))
         early = await store.finish_copy(ALICE, other)
         assert (early.status, await list_runs(store, early.thread_id)) == ("idle", [])
         await store.finish_run(resumed, asking("q1") if asks_again else SUCCESS, [], [])
@@ -193,7 +194,7 @@ class CopyTests:
         config = {"tags": ["a"]}
         active = await start(store, source, "q?", config=config)
         await store.finish_run(active, asking("q0"), [], [])
-        active = await store.resume_run(ALICE, source, active.run.run_id, Answer(value=0))
+        active = await resume(store, source, active.run.run_id, Answer(value=0))
         await store.finish_run(active, asking("q1"), [answer(active, "hm")], events(active, 1))
         copy = await copied(store, source)
         assert copy.status == "interrupted"
@@ -201,13 +202,13 @@ class CopyTests:
         pending = (await store.list_interrupts(ALICE, limit=9)).data
         assert {one.thread_id for one in pending} == {source, copy.thread_id}
         (run,) = await list_runs(store, copy.thread_id)
-        resumed = await store.resume_run(ALICE, copy.thread_id, run.run_id, Answer(value=1))
+        resumed = await resume(store, copy.thread_id, run.run_id, Answer(value=1))
         assert (resumed.claims, resumed.config) == (active.claims, config)
         assert (list(resumed.answers), resumed.last_seq) == ([{"q0": 0}, {"q1": 1}], 0)
         await store.finish_run(resumed, SUCCESS, [answer(resumed, "ok")], [])
         assert await list_contents(store, copy.thread_id) == ["q?", "hm", "ok"]
         assert (await store.get_thread(ALICE, source)).status == "interrupted"
-        await store.resume_run(ALICE, source, active.run.run_id, Answer(value=2))
+        await resume(store, source, active.run.run_id, Answer(value=2))
 
     async def test_an_old_question_stays_closed(self, store: Store) -> None:
         source = (await make_thread(store)).thread_id

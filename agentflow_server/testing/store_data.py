@@ -7,6 +7,7 @@ from uuid import uuid4
 from agentflow_server.interfaces import Store
 from agentflow_server.models import (
     ActiveRun,
+    Answer,
     Event,
     Interrupt,
     Message,
@@ -57,6 +58,14 @@ async def claim(store: Store, thread_id: str) -> ActiveRun:
     assert claimed is not None
     assert claimed.run.thread_id == thread_id
     return claimed
+
+
+async def resume(store: Store, thread_id: str, run_id: str, answer: Answer) -> ActiveRun:
+    """Answer a run of Alice's, and claim it."""
+    resumed = await store.resume_run(ALICE, thread_id, run_id, answer)
+    assert resumed.active is not None
+    assert (resumed.run, resumed.last_seq) == (resumed.active.run, resumed.active.last_seq)
+    return resumed.active
 
 
 def answer(active: ActiveRun, content: Any = "Hi") -> Message:

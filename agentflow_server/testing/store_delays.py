@@ -20,6 +20,7 @@ from agentflow_server.testing.store_data import (
     look_at,
     make_thread,
     new_run,
+    resume,
     start,
     take_turn,
 )
@@ -107,7 +108,7 @@ class DelayTests:
         assert len((await store.list_interrupts(ALICE, limit=9)).data) == 1
         await claim(store, thread.thread_id)
         with pytest.raises(NotInterrupted):
-            await store.resume_run(ALICE, thread.thread_id, run_id, Answer(value=1))
+            await resume(store, thread.thread_id, run_id, Answer(value=1))
 
     async def test_a_delayed_run_starts_after_a_question_that_was_answered(
         self, store: Store
@@ -115,7 +116,7 @@ class DelayTests:
         thread = await make_thread(store)
         run_id = (await ask(store, thread.thread_id, "q1")).run.run_id
         await delay(store, thread.thread_id)
-        resumed = await store.resume_run(ALICE, thread.thread_id, run_id, Answer(value=1))
+        resumed = await resume(store, thread.thread_id, run_id, Answer(value=1))
         await store.release_delayed(NOON)
         following = await store.finish_run(resumed, SUCCESS, [answer(resumed, "done")], [])
         assert following is not None

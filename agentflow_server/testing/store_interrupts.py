@@ -25,6 +25,7 @@ from agentflow_server.testing.store_data import (
     make_id,
     make_thread,
     new_run,
+    resume,
     start,
 )
 
@@ -57,7 +58,7 @@ class InterruptTests:
         await store.hide_thread(ALICE, thread.thread_id)
         assert (await store.list_interrupts(ALICE, limit=9)).data == []
         with pytest.raises(NotFound):
-            await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
+            await resume(store, thread.thread_id, active.run.run_id, YES)
         await store.purge_thread(thread.thread_id)
         assert (await store.list_interrupts(ALICE, limit=9)).data == []
 
@@ -68,7 +69,7 @@ class InterruptTests:
         config = {"tags": ["a"]}
         active = await start(store, thread.thread_id, metadata={"m": 1}, config=config)
         await store.finish_run(active, asking("q1"), [], events(active, 1, 2))
-        resumed = await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
+        resumed = await resume(store, thread.thread_id, active.run.run_id, YES)
         assert resumed.lease
         assert resumed.lease != active.lease
         assert list(resumed.answers) == [{"q1": "yes"}]
@@ -81,7 +82,7 @@ class InterruptTests:
     async def test_a_question_is_gone_once_it_is_answered(self, store: Store) -> None:
         thread = await make_thread(store)
         active = await ask(store, thread.thread_id, "q1")
-        resumed = await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
+        resumed = await resume(store, thread.thread_id, active.run.run_id, YES)
         found = await store.get_thread(ALICE, thread.thread_id)
         assert (found.status, found.interrupts) == ("busy", [])
         assert (await store.list_interrupts(ALICE, limit=9)).data == []
@@ -95,7 +96,7 @@ class InterruptTests:
     async def test_a_run_may_fail_after_its_answer(self, store: Store) -> None:
         thread = await make_thread(store)
         active = await ask(store, thread.thread_id, "q1")
-        resumed = await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
+        resumed = await resume(store, thread.thread_id, active.run.run_id, YES)
         await store.finish_run(resumed, FAILURE, [], [])
         found = await store.get_thread(ALICE, thread.thread_id)
         assert (found.status, found.interrupts) == ("error", [])
@@ -106,7 +107,7 @@ class InterruptTests:
         run_id = active.run.run_id
         values: list[Any] = [None, False, {"grün": [1, 2.5, None]}, "last"]
         for n, value in enumerate(values, 1):
-            active = await store.resume_run(ALICE, thread.thread_id, run_id, Answer(value=value))
+            active = await resume(store, thread.thread_id, run_id, Answer(value=value))
             assert list(active.answers) == [
                 {f"q{m}": given} for m, given in enumerate(values[:n], 1)
             ]
@@ -121,9 +122,7 @@ class InterruptTests:
         thread = await make_thread(store)
         active = await ask(store, thread.thread_id, *ids)
         given = {one: f"answer to {one}" for one in reversed(ids)}
-        resumed = await store.resume_run(
-            ALICE, thread.thread_id, active.run.run_id, Answer(by_id=given)
-        )
+        resumed = await resume(store, thread.thread_id, active.run.run_id, Answer(by_id=given))
         assert list(resumed.answers) == [given]
 
     @pytest.mark.parametrize(
@@ -144,16 +143,16 @@ class InterruptTests:
         active = await ask(store, thread.thread_id, *ids)
         before = await look_at(store, thread.thread_id)
         with pytest.raises(InvalidRequest):
-            await store.resume_run(ALICE, thread.thread_id, active.run.run_id, given)
+            await resume(store, thread.thread_id, active.run.run_id, given)
         assert await look_at(store, thread.thread_id) == before
         right = Answer(by_id=dict.fromkeys(ids, "now right"))
-        await store.resume_run(ALICE, thread.thread_id, active.run.run_id, right)
+        await resume(store, thread.thread_id, active.run.run_id, right)
 
     async def test_one_of_many_answers_counts(self, store: Store) -> None:
         thread = await make_thread(store)
         run_id = (await ask(store, thread.thread_id, "q1")).run.run_id
         attempts = await asyncio.gather(
-            *(store.resume_run(ALICE, thread.thread_id, run_id, Answer(value=n)) for n in range(5)),
+            *(resume(store, thread.thread_id, run_id, Answer(value=n)) for n in range(5)),
             return_exceptions=True,
         )
         (winner,) = [one for one in attempts if isinstance(one, ActiveRun)]
@@ -168,10 +167,10 @@ class InterruptTests:
         run_id = active.run.run_id
         said = [answer(active, text) for text in ("looking", "found", "paid", "sent", "bye")]
         await store.finish_run(active, asking("q1"), said[:2], [])
-        active = await store.resume_run(ALICE, thread.thread_id, run_id, YES)
+        active = await resume(store, thread.thread_id, run_id, YES)
         assert list(await store.history(active, limit=None)) == [active.message]
         await store.finish_run(active, asking("q2"), said[2:4], [])
-        active = await store.resume_run(ALICE, thread.thread_id, run_id, YES)
+        active = await resume(store, thread.thread_id, run_id, YES)
         await store.finish_run(active, SUCCESS, said[4:], [])
         assert list(await store.run_messages(run_id)) == [active.message, *said]
         following = await start(store, thread.thread_id, "thanks")
@@ -181,7 +180,7 @@ class InterruptTests:
     async def test_the_events_of_a_run_go_on_after_its_answer(self, store: Store) -> None:
         thread = await make_thread(store)
         active = await ask(store, thread.thread_id, "q1")
-        resumed = await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
+        resumed = await resume(store, thread.thread_id, active.run.run_id, YES)
         assert resumed.last_seq == 1
         await store.append_events(resumed, events(resumed, 2))
         await store.finish_run(resumed, SUCCESS, [], events(resumed, 3))
@@ -196,13 +195,13 @@ class InterruptTests:
         await store.__aenter__()
         assert await look_at(store, thread.thread_id) == before
         assert list(await store.interrupted_runs()) == []
-        resumed = await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
+        resumed = await resume(store, thread.thread_id, active.run.run_id, YES)
         assert list(resumed.answers) == [{"q1": "yes"}]
 
     async def test_the_lease_of_before_the_question_changes_nothing(self, store: Store) -> None:
         thread = await make_thread(store)
         active = await ask(store, thread.thread_id, "q1")
-        await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
+        await resume(store, thread.thread_id, active.run.run_id, YES)
         before = await look_at(store, thread.thread_id)
         with pytest.raises(LeaseLost):
             await store.append_events(active, events(active, 2))
@@ -223,7 +222,7 @@ class InterruptTests:
         before = await look_at(store, thread.thread_id)
         for given in (YES, Answer(by_id={})):
             with pytest.raises(NotInterrupted):
-                await store.resume_run(ALICE, thread.thread_id, active.run.run_id, given)
+                await resume(store, thread.thread_id, active.run.run_id, given)
         assert await look_at(store, thread.thread_id) == before
 
     async def test_a_waiting_run_is_not_resumed(self, store: Store) -> None:
@@ -231,17 +230,17 @@ class InterruptTests:
         await start(store, thread.thread_id)
         waiting = (await store.start_run(ALICE, new_run(thread.thread_id))).run
         with pytest.raises(NotInterrupted):
-            await store.resume_run(ALICE, thread.thread_id, waiting.run_id, YES)
+            await resume(store, thread.thread_id, waiting.run_id, YES)
 
     async def test_an_answered_run_is_not_answered_again(self, store: Store) -> None:
         thread = await make_thread(store)
         run_id = (await ask(store, thread.thread_id, "q1")).run.run_id
-        resumed = await store.resume_run(ALICE, thread.thread_id, run_id, YES)
+        resumed = await resume(store, thread.thread_id, run_id, YES)
         with pytest.raises(NotInterrupted):
-            await store.resume_run(ALICE, thread.thread_id, run_id, YES)
+            await resume(store, thread.thread_id, run_id, YES)
         await store.finish_run(resumed, SUCCESS, [], [])
         with pytest.raises(NotInterrupted):
-            await store.resume_run(ALICE, thread.thread_id, run_id, YES)
+            await resume(store, thread.thread_id, run_id, YES)
 
     async def test_nobody_answers_what_he_was_not_asked(self, store: Store) -> None:
         thread, other = await make_thread(store), await make_thread(store)
@@ -274,10 +273,10 @@ class InterruptTests:
         assert (found.status, found.interrupts) == ("busy", [])
         assert (await store.list_interrupts(ALICE, limit=9)).data == []
         with pytest.raises(NotInterrupted):
-            await store.resume_run(ALICE, thread.thread_id, run_id, YES)
+            await resume(store, thread.thread_id, run_id, YES)
         await store.finish_run(later, SUCCESS, [], [])
         with pytest.raises(NotInterrupted):
-            await store.resume_run(ALICE, thread.thread_id, run_id, YES)
+            await resume(store, thread.thread_id, run_id, YES)
         assert (await store.get_run(ALICE, thread.thread_id, run_id)).status == "interrupted"
         assert (await store.get_thread(ALICE, thread.thread_id)).status == "idle"
 
@@ -288,7 +287,7 @@ class InterruptTests:
         await store.finish_run(active, asking("q1"), [], [], claim_next=False)
         assert (await store.get_thread(ALICE, thread.thread_id)).status == "busy"
         assert len((await store.list_interrupts(ALICE, limit=9)).data) == 1
-        resumed = await store.resume_run(ALICE, thread.thread_id, active.run.run_id, YES)
+        resumed = await resume(store, thread.thread_id, active.run.run_id, YES)
         assert await store.claim_next() is None
         following = await store.finish_run(resumed, SUCCESS, [answer(resumed, "1")], [])
         assert following is not None
@@ -333,3 +332,43 @@ class InterruptTests:
         for owner, cursor in ((BOB, mine), (ALICE, threads), (ALICE, "x"), (ALICE, "")):
             with pytest.raises(InvalidRequest):
                 await store.list_interrupts(owner, limit=1, cursor=cursor)
+
+    # For those who may answer all
+
+    async def test_the_questions_of_all_owners_are_listed_with_their_owners(
+        self, store: Store
+    ) -> None:
+        asked = []
+        for owner in (ALICE, BOB, ALICE):
+            thread = await make_thread(store, owner)
+            started = await store.start_run(owner, new_run(thread.thread_id))
+            assert started.active is not None
+            await store.finish_run(started.active, asking("q1"), [], [])
+            asked.append((owner, thread.thread_id, started.run.run_id))
+        hidden = await make_thread(store)
+        await ask(store, hidden.thread_id, "q1")
+        await store.hide_thread(ALICE, hidden.thread_id)
+        first = await store.list_all_interrupts(limit=2)
+        rest = await store.list_all_interrupts(limit=2, cursor=first.next_cursor)
+        listed = [(one.owner, one.thread_id, one.run_id) for one in (*first.data, *rest.data)]
+        assert listed == asked[::-1]
+        assert rest.next_cursor is None
+        assert first.data[0].interrupts == asking("q1").interrupts
+        mine = (await store.list_interrupts(ALICE, limit=1)).next_cursor
+        for call in (
+            store.list_all_interrupts(limit=1, cursor=mine),
+            store.list_interrupts(ALICE, limit=1, cursor=first.next_cursor),
+        ):
+            with pytest.raises(InvalidRequest):
+                await call
+
+    async def test_only_a_run_that_can_be_answered_has_somebody_who_asks(
+        self, store: Store
+    ) -> None:
+        thread, other = await make_thread(store), await make_thread(store)
+        run_id = (await ask(store, thread.thread_id, "q1")).run.run_id
+        assert await store.find_asker(thread.thread_id, run_id) == ALICE
+        assert await store.find_asker(other.thread_id, run_id) is None
+        assert await store.find_asker(thread.thread_id, make_id()) is None
+        await resume(store, thread.thread_id, run_id, YES)
+        assert await store.find_asker(thread.thread_id, run_id) is None

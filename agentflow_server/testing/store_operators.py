@@ -36,6 +36,7 @@ from agentflow_server.testing.store_data import (
     make_id,
     make_thread,
     new_run,
+    resume,
     start,
     take_turn,
 )
@@ -287,7 +288,7 @@ class OperatorStoreSuite:
         copy = await store.begin_copy(ALICE, thread.thread_id, make_id(), metadata={})
         await store.finish_copy(ALICE, copy)
         copied = copy.runs[asked.run.run_id]
-        resumed = await store.resume_run(ALICE, copy.thread_id, copied, Answer(value="yes"))
+        resumed = await resume(store, copy.thread_id, copied, Answer(value="yes"))
         await store.finish_run(resumed, FAILURE, [], [])
         _, new = await operators.read_retry(copied)
         assert (new.thread_id, new.claims) == (copy.thread_id, {"user_id": ALICE})

@@ -17,6 +17,7 @@ from agentflow_server.testing.store_data import (
     list_contents,
     make_thread,
     new_run,
+    resume,
     start,
 )
 
@@ -97,7 +98,7 @@ class PruningTests:
         run_id = asked.run.run_id
         moment = await after_all(store, thread.thread_id)
         assert await store.prune(events_before=moment, limit=9) == 0
-        resumed = await store.resume_run(ALICE, thread.thread_id, run_id, Answer(value="yes"))
+        resumed = await resume(store, thread.thread_id, run_id, Answer(value="yes"))
         assert resumed.last_seq == 1
         await store.finish_run(resumed, SUCCESS, [], events(resumed, 2))
         assert await count_events(store, run_id) == [2]

@@ -30,6 +30,7 @@ from agentflow_server.testing.store_data import (
     make_id,
     make_thread,
     new_run,
+    resume,
     start,
 )
 
@@ -177,7 +178,7 @@ class LeavingTests:
         active = await start(store, thread.thread_id, webhook=URL)
         await finish(store, active, asking("name"), "before")
         run_id = active.run.run_id
-        resumed = await store.resume_run(ALICE, thread.thread_id, run_id, Answer("Ada"))
+        resumed = await resume(store, thread.thread_id, run_id, Answer("Ada"))
         assert resumed.run.webhook == URL
         await finish(store, resumed, SUCCESS, "after")
         first, second = sorted(await claim_all(store), key=lambda one: one.ended_at)
@@ -186,12 +187,24 @@ class LeavingTests:
         assert (list(second.interrupts), first.delivery_id != second.delivery_id) == ([], True)
         assert (said(first), said(second)) == (["before"], ["before", "after"])
 
+    async def test_a_run_that_is_cancelled_after_its_answer_tells_what_it_had_said(
+        self, store: DeliveringStore
+    ) -> None:
+        thread = await make_thread(store)
+        active = await start(store, thread.thread_id, webhook=URL)
+        await finish(store, active, asking("name"), "before")
+        run_id = active.run.run_id
+        await store.resume_run(ALICE, thread.thread_id, run_id, Answer("Ada"), claim=False)
+        await store.stop_run(ALICE, thread.thread_id, run_id, "cancel")
+        _, second = sorted(await claim_all(store), key=lambda one: one.ended_at)
+        assert (second.status, said(second)) == ("cancelled", ["before"])
+
     async def test_an_answer_may_name_another_webhook(self, store: DeliveringStore) -> None:
         thread = await make_thread(store)
         active = await start(store, thread.thread_id)
         await finish(store, active, asking("name"))
         given = Answer("Ada", webhook=URL)
-        resumed = await store.resume_run(ALICE, thread.thread_id, active.run.run_id, given)
+        resumed = await resume(store, thread.thread_id, active.run.run_id, given)
         assert resumed.run.webhook == URL
         await finish(store, resumed, SUCCESS)
         (delivery,) = await claim_all(store)

@@ -12,6 +12,7 @@ from agentflow_server.testing.store_messages import MessageTests
 from agentflow_server.testing.store_pruning import PruningTests
 from agentflow_server.testing.store_runs import RunTests
 from agentflow_server.testing.store_threads import ThreadTests
+from agentflow_server.testing.store_waiting import WaitingTests
 
 
 class StoreSuite(
@@ -20,6 +21,7 @@ class StoreSuite(
     ControlTests,
     LineTests,
     InterruptTests,
+    WaitingTests,
     DelayTests,
     MessageTests,
     CopyTests,

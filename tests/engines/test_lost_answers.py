@@ -5,6 +5,7 @@ import pytest
 from agentflow_server.errors import StoreUnavailable
 from agentflow_server.stores.postgres import PostgresStore
 from agentflow_server.testing.engine_data import Gate
+from agentflow_server.testing.store_data import asking, events
 
 
 class Forgetful(PostgresStore):
@@ -76,18 +77,9 @@ async def test_an_agent_outlives_a_database_that_is_away_for_a_moment(open_distr
 
 
 @pytest.mark.parametrize("how", ["cancel", "rollback"])
-async def test_an_answer_that_no_worker_has_taken_up_is_cancelled_at_once(open_distributed, how):
-    async def asking(messages, config):
-        raise AssertionError("nobody executes it")
-
-    async with open_distributed(asking, concurrency=0, lease=600.0) as api:
-        active = await api.claim_and_die(await api.thread())
-        await api.engine.dispatch(active)
-        await api.stop(active.run, how)
-        assert (await api.ended(active.run)).status == "cancelled"
-
-
-async def test_a_worker_does_not_begin_what_was_cancelled_before_it_came(open_distributed):
+async def test_nothing_is_begun_of_an_answer_that_was_stopped_before_a_worker_came(
+    open_distributed, how
+):
     begun = []
 
     async def noting(messages, config):
@@ -95,9 +87,28 @@ async def test_a_worker_does_not_begin_what_was_cancelled_before_it_came(open_di
         return "done"
 
     async with open_distributed(noting, concurrency=0, lease=600.0) as api:
-        active = await api.claim_and_die(await api.thread(), "cancelled")
-        await api.engine.dispatch(active)
-        await api.store.stop_run("alice", active.run.thread_id, active.run.run_id, "cancel")
+        active = await api.claim_and_die(await api.thread(), "asked")
+        await api.store.finish_run(active, asking("q1"), [], events(active, 1))
+        await api.resume(active.run)
+        await api.stop(active.run, how)
+        # Only who has the agent can let it forget.
+        assert (await api.look(active.run)).status == {
+            "cancel": "cancelled",
+            "rollback": "pending",
+        }[how]
         async with open_distributed(noting, lease=600.0) as worker:
             assert (await worker.ended(active.run)).status == "cancelled"
+        kept = [message.content for message in await api.store.run_messages(active.run.run_id)]
+        assert kept == (["asked"] if how == "cancel" else [])
     assert begun == []
+
+
+async def test_a_worker_is_told_of_a_run_that_is_answered_where_none_is(open_distributed):
+    async def echo(messages, config):
+        return messages[-1]["content"]
+
+    async with open_distributed(echo, concurrency=0) as api, open_distributed(echo, poll=600.0):
+        active = await api.claim_and_die(await api.thread(), "asked")
+        await api.store.finish_run(active, asking("q1"), [], events(active, 1))
+        await api.resume(active.run)
+        assert (await api.ended(active.run)).status == "success"

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from agentflow_server.models import Answer
 from agentflow_server.testing.engine_data import Gate
 from agentflow_server.testing.store_data import ALICE
 
@@ -102,17 +101,13 @@ async def test_an_answer_given_where_no_worker_is_reaches_one(open_distributed):
         run = await api.start(await api.thread())
         async with open_distributed(asking, poll=600.0):
             assert (await api.ended(run)).status == "interrupted"
-            answered = await api.store.resume_run(
-                ALICE, run.thread_id, run.run_id, Answer(value="yes")
-            )
-            await api.engine.dispatch(answered)
+            assert (await api.resume(run)).status == "pending"
             ended = await api.ended(run)
             assert (ended.status, ended.attempt) == ("success", 1)
         again = await api.start(run.thread_id)
         async with open_distributed(asking):
             await api.ended(again)
-        answered = await api.store.resume_run(ALICE, run.thread_id, again.run_id, Answer(value="y"))
-        await api.engine.dispatch(answered)
+        await api.resume(again, "y")
         async with open_distributed(asking), open_distributed(asking):
             assert (await api.ended(again)).status == "success"
         assert await api.answers(again) == ["y"]
@@ -133,10 +128,7 @@ async def test_no_more_answered_runs_are_taken_than_there_is_room_for(open_distr
             for run in runs:
                 assert (await api.ended(run)).status == "interrupted"
         for run in runs:
-            answered = await api.store.resume_run(
-                ALICE, run.thread_id, run.run_id, Answer(value="yes")
-            )
-            await api.engine.dispatch(answered)
+            await api.resume(run)
         async with open_distributed(asking, concurrency=1):
             gate.open(3)
             for run in runs:

@@ -22,7 +22,7 @@ from agentflow_server.runs.housekeeping import (
 from agentflow_server.runs.naming import Namer
 from agentflow_server.runs.runner import Runner
 from agentflow_server.runs.worker import Worker
-from agentflow_server.stores import rows
+from agentflow_server.stores import grants, rows
 from agentflow_server.stores.postgres import PostgresStore
 from agentflow_server.stores.sqlite import SqliteStore
 from agentflow_server.testing.store_data import (
@@ -35,6 +35,7 @@ from agentflow_server.testing.store_data import (
     make_thread,
     start,
 )
+from agentflow_server.testing.store_grants import make_token
 
 AnyStore = SqliteStore | PostgresStore
 PATIENCE = 30
@@ -77,11 +78,11 @@ async def test_events_go_when_they_are_old_and_messages_stay(store: AnyStore) ->
     asked = await ask(store, (await make_thread(store)).thread_id, "q1")
     await age(store, "runs", "ended_at", 2 * HOUR)
     young = await run_once(store)
-    assert await prune(store, store, HOUR) == 1
+    assert await prune(store, store, store, HOUR) == 1
     assert [await count_events(store, run) for run in (old, asked.run, young)] == [0, 1, 2]
     assert await list_contents(store, old.thread_id) == ["Hello", "Hi"]
     assert (await store.get_run(ALICE, old.thread_id, old.run_id)).status == "success"
-    assert await prune(store, store, HOUR) == 0
+    assert await prune(store, store, store, HOUR) == 0
 
 
 async def test_all_of_them_go_a_few_at_a_time(
@@ -90,14 +91,14 @@ async def test_all_of_them_go_a_few_at_a_time(
     monkeypatch.setattr(housekeeping, "AT_ONCE", 2)
     runs = [await run_once(store) for _ in range(5)]
     await age(store, "runs", "ended_at", 2 * HOUR)
-    assert await prune(store, store, HOUR) == 5
+    assert await prune(store, store, store, HOUR) == 5
     assert [await count_events(store, run) for run in runs] == [0] * 5
 
 
 async def test_without_a_retention_events_stay(store: AnyStore) -> None:
     run = await run_once(store)
     await age(store, "runs", "ended_at", 1000 * 86_400.0)
-    assert await prune(store, store, None) == 0
+    assert await prune(store, store, store, None) == 0
     assert await count_events(store, run) == 2
 
 
@@ -108,12 +109,25 @@ async def test_webhooks_that_were_given_up_are_forgotten_in_the_end(store: AnySt
     await store.postpone_delivery(delivery, "status 500", seconds=None)
     due = await run_once(store, webhook=WEBHOOK)
     await age(store, "webhook_deliveries", "ended_at", DELIVERY_RETENTION - HOUR)
-    await prune(store, store, None)
+    await prune(store, store, store, None)
     left = {found.run_id for found in await store.list_deliveries(limit=9)}
     assert left == {given_up.run_id, due.run_id}
     await age(store, "webhook_deliveries", "ended_at", 2 * HOUR)
-    await prune(store, store, None)
+    await prune(store, store, store, None)
     assert [found.run_id for found in await store.list_deliveries(limit=9)] == [due.run_id]
+
+
+async def test_expired_grants_are_forgotten_however_many_they_are(
+    store: AnyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "AT_ONCE", 2)
+    expired, good = [make_token(-HOUR) for _ in range(5)], make_token()
+    for token in (*expired, good):
+        await store.add_refresh_token(token)
+    await prune(store, store, store, None)
+    for token in expired:
+        assert await store.find_refresh_token(token.token_hash) is None
+    assert await store.find_refresh_token(good.token_hash) == good
 
 
 def echo(messages: Any, config: Any) -> str:
@@ -147,7 +161,7 @@ def make_keeper(store: SqliteStore) -> Housekeeper:
     bus, agents = LocalEventBus(), {"echo": FunctionAgent(echo, name="echo")}
     worker = Worker(store, bus, agents, Namer(store))
     runner = Runner(store, bus, EmbeddedEngine(store, worker, grace=1), agents)
-    return Housekeeper(store, store, runner, event_retention=HOUR)
+    return Housekeeper(store, store, store, runner, event_retention=HOUR)
 
 
 async def test_it_is_done_at_the_start_and_again_and_again(

@@ -64,7 +64,8 @@ async def test_a_question_can_be_answered_in_both(stores: Sequence[PostgresStore
     assert (made.status, len(made.interrupts)) == ("interrupted", 1)
     run_id = copy.runs[active.run.run_id]
     resumed = await other.resume_run(ALICE, copy.thread_id, run_id, Answer(value=1))
-    assert resumed.claims == active.claims
+    assert resumed.active is not None
+    assert resumed.active.claims == active.claims
     await other.resume_run(ALICE, thread.thread_id, active.run.run_id, Answer(value=2))
 
 

@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 import pytest
 
 from agentflow_server.errors import IdTaken, LeaseLost, NotInterrupted
-from agentflow_server.models import ActiveRun, Answer, Idempotency, Interrupt, RunOutcome
+from agentflow_server.models import (
+    ActiveRun,
+    Answer,
+    Idempotency,
+    Interrupt,
+    ResumedRun,
+    RunOutcome,
+)
 from agentflow_server.stores.postgres import PostgresStore
 from agentflow_server.stores.postgres_connections import Connection, transaction
 from agentflow_server.testing.store_data import (
@@ -107,7 +114,8 @@ async def test_a_question_is_answered_once(replicas: Sequence[PostgresStore]) ->
         ),
         return_exceptions=True,
     )
-    (resumed,) = [one for one in answers if isinstance(one, ActiveRun)]
+    (resumed,) = [one.active for one in answers if isinstance(one, ResumedRun)]
+    assert resumed is not None
     assert [type(one) for one in answers].count(NotInterrupted) == len(answers) - 1
     assert resumed.last_seq == 1
     assert list(await replicas[1].interrupted_runs()) == [resumed]
