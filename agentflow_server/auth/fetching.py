@@ -60,8 +60,8 @@ class Fetcher:
         self._transport = transport
         self._client: httpx2.AsyncClient | None = None
 
-    async def get(self, url: str) -> bytes:
-        return await self._ask("GET", url, headers={})
+    async def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> bytes:
+        return await self._ask("GET", url, headers=headers or {})
 
     async def post(self, url: str, form: Mapping[str, str], *, headers: Mapping[str, str]) -> bytes:
         return await self._ask("POST", url, headers=headers, form=form)

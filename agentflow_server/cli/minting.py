@@ -57,16 +57,21 @@ def choose_key(methods: Sequence[AuthConfig], kid: str | None) -> tuple[JwtConfi
 
 
 def make_payload(
-    auth: JwtConfig, *, user_id: str, claims: Sequence[str], expires: str
+    auth: JwtConfig,
+    *,
+    user_id: str,
+    claims: Sequence[str],
+    expires: str,
+    option: str = "--expires",
 ) -> dict[str, Any]:
     """Raises ConfigError. A claim given by name replaces what is set here, `exp` too."""
     try:
         read_user_id(user_id)
     except ValueError as exc:
         raise ConfigError(f"--user-id: {exc}") from None
-    now, lifetime = int(time.time()), parse_duration(expires, option="--expires")
+    now, lifetime = int(time.time()), parse_duration(expires, option=option)
     if auth.max_lifetime is not None and lifetime > auth.max_lifetime:
-        raise ConfigError(f"--expires: max_lifetime allows at most {auth.max_lifetime:g}s")
+        raise ConfigError(f"{option}: max_lifetime allows at most {auth.max_lifetime:g}s")
     payload: dict[str, Any] = {
         **_required_claims(auth),
         auth.claims.user_id or "user_id": user_id,
