@@ -8,8 +8,10 @@ if TYPE_CHECKING:
     from agentflow_server.app import AgentflowApp, create_app
     from agentflow_server.client import AgentflowClient, AsyncAgentflowClient
     from agentflow_server.errors import AgentflowError, ConfigError
+    from agentflow_server.gate import AuthCard, require_auth
     from agentflow_server.interfaces import Agent, BaseAuth, RunContext
     from agentflow_server.models import Message, Principal, Run, Thread
+    from agentflow_server.mounting import include_agentflow
 
 __version__ = "0.1.0"
 
@@ -19,6 +21,7 @@ __all__ = [
     "AgentflowClient",
     "AgentflowError",
     "AsyncAgentflowClient",
+    "AuthCard",
     "BaseAuth",
     "ConfigError",
     "Message",
@@ -29,6 +32,8 @@ __all__ = [
     "ask",
     "ask_sync",
     "create_app",
+    "include_agentflow",
+    "require_auth",
 ]
 
 _HOMES = {
@@ -37,6 +42,7 @@ _HOMES = {
     "AgentflowClient": "client",
     "AgentflowError": "errors",
     "AsyncAgentflowClient": "client",
+    "AuthCard": "gate",
     "BaseAuth": "interfaces",
     "ConfigError": "errors",
     "Message": "models",
@@ -47,6 +53,8 @@ _HOMES = {
     "ask": "adapters.asking",
     "ask_sync": "adapters.asking",
     "create_app": "app",
+    "include_agentflow": "mounting",
+    "require_auth": "gate",
 }
 
 
