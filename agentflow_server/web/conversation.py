@@ -91,7 +91,10 @@ class Conversation:
             tasks += [follower.task for follower in self._followers.values()]
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Not `gather`: it forgets by whom it was cancelled, which Starlette's test client asks.
+            done, _ = await asyncio.wait(tasks)
+            for task in done:
+                task.cancelled() or task.exception()  # looked at: nobody else will
             for run in self._to_stop.values():
                 self._runner.stop_later(self._principal, run)
 
