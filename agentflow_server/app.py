@@ -20,18 +20,21 @@ from agentflow_server.parts import Parts, choose_parts, resource_metadata
 from agentflow_server.runs.states import States
 from agentflow_server.web import (
     agents,
+    authorize,
+    identity,
     messages,
     public,
     runs,
     states,
     threads,
     tickets,
+    token_server,
     websocket,
 )
 from agentflow_server.web.door import Door
 from agentflow_server.web.errors import install_error_answers
 from agentflow_server.web.middleware import Edge
-from agentflow_server.web.openapi import build_openapi
+from agentflow_server.web.openapi import LOGIN, build_openapi, make_login_scheme, move_below
 from agentflow_server.web.portal import Portal
 from agentflow_server.web.sockets import SocketRules, Sockets
 
@@ -44,6 +47,8 @@ SECURED = (
     states.router,
     agents.router,
     tickets.router,
+    identity.tokens,
+    identity.users,
 )
 
 
@@ -71,6 +76,9 @@ class AgentflowApp(FastAPI):
         install_error_answers(self)
         for router in (*SECURED, public.router, websocket.router):
             self.include_router(router)
+        if parts.token_server is not None:
+            for router in (token_server.router, token_server.userinfo, authorize.router):
+                self.include_router(router)
         if config.cors.allow_origins:
             self.add_middleware(CORSMiddleware, **config.cors.model_dump())
         self.add_middleware(
@@ -90,6 +98,8 @@ class AgentflowApp(FastAPI):
         self.state.authenticator = self._parts.guards.authenticator
         self.state.backend = self._backend
         self.state.is_retiring = False
+        self.state.users = self._parts.database.users
+        self.state.token_server = self._parts.token_server
         self.state.limits = self.config.limits
         self.state.webhooks = self.config.webhooks
         self.state.runs_config = self.config.runs
@@ -103,10 +113,17 @@ class AgentflowApp(FastAPI):
             await self._portal(scope, receive, send)
 
     def openapi(self) -> JsonObject:
+        schemes = self._parts.guards.authenticator.security_schemes
+        if self.config.token_server is not None:
+            login = make_login_scheme(
+                self.config.public_url or "",
+                password_grant=self.config.token_server.password_grant,
+            )
+            schemes = {LOGIN: login, **schemes}
         return build_openapi(
             self,
-            secured=SECURED,
-            security_schemes=self._parts.guards.authenticator.security_schemes,
+            secured=(*SECURED, token_server.userinfo),
+            security_schemes=schemes,
             public_url=self.config.public_url,
         )
 
@@ -114,7 +131,7 @@ class AgentflowApp(FastAPI):
         """For clients that find our paths below `mounted_at`, unless there is a public URL."""
         document = self._openapi
         if mounted_at and "servers" not in document:
-            document = {**document, "servers": [{"url": mounted_at}]}
+            document = move_below(document, mounted_at)
         return to_json(document)
 
     @cached_property
@@ -162,7 +179,13 @@ class AgentflowApp(FastAPI):
 
     def _guards(self) -> Sequence[Openable]:
         guards = self._parts.guards
-        found = (guards.audit, guards.limiter, guards.revocations, guards.authenticator)
+        found = (
+            guards.audit,
+            guards.limiter,
+            guards.revocations,
+            self._parts.token_server,
+            guards.authenticator,
+        )
         return [guard for guard in found if guard is not None]
 
 

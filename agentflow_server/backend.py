@@ -79,7 +79,13 @@ class Backend:
             self._engine = await stack.enter_async_context(engine)
             retention = self._config.runs.event_retention
             await stack.enter_async_context(
-                Housekeeper(database.store, database.webhooks, runner, event_retention=retention)
+                Housekeeper(
+                    database.store,
+                    database.webhooks,
+                    database.grants,
+                    runner,
+                    event_retention=retention,
+                )
             )
             yield runner
 

@@ -15,15 +15,17 @@ from agentflow_server.auth.authorization import (
     ScopeAuthorizer,
     load_authorizer,
 )
-from agentflow_server.config import Config, NoAuthConfig
+from agentflow_server.config import Config, NoAuthConfig, RolesConfig
 from agentflow_server.databases import Database, choose_database
 from agentflow_server.errors import ConfigError
-from agentflow_server.interfaces import Agent, Authorizer
+from agentflow_server.interfaces import Agent, Authorizer, RateLimiter
 from agentflow_server.limits import open_limiter
 from agentflow_server.limits.address import parse_networks
 from agentflow_server.metrics import Metrics, Tracing, open_metrics, open_tracing
 from agentflow_server.models import JsonObject
 from agentflow_server.runs.naming import GenerateName, load_generator
+from agentflow_server.token_server import ScopeRules, TokenServer, TokenStores
+from agentflow_server.users import open_passwords
 from agentflow_server.web.door import DoorRules, Guards
 from agentflow_server.web.scopes import SCOPES
 from agentflow_server.webhooks import WebhookSender
@@ -46,6 +48,7 @@ class Parts:
     guards: Guards
     door_rules: DoorRules
     sender: WebhookSender | None
+    token_server: TokenServer | None
     metrics: Metrics
     tracing: Tracing
 
@@ -83,18 +86,23 @@ def choose_parts(config: Config, *, upgrades: bool = True) -> Parts:
     generate_name = attempt(lambda: load_generator(generator_path) if generator_path else None)
     rules = attempt(lambda: _choose_rules(config))
     sender = attempt(lambda: _choose_sender(config, database, metrics))
+    limiter = None if guards is None else guards.limiter
+    token_server = attempt(lambda: _choose_token_server(config, database, limiter))
     if guards is None or agents is None or rules is None or errors:
         raise ConfigError.joined(errors)
-    return Parts(database, agents, generate_name, guards, rules, sender, metrics, tracing)
+    return Parts(
+        database, agents, generate_name, guards, rules, sender, token_server, metrics, tracing
+    )
 
 
 def resource_metadata(config: Config) -> tuple[str, JsonObject] | None:
     """The RFC 9728 document and its URL, where a client can be told who issues tokens."""
     found = (_issuer_of(auth) for auth in config.auth)
     issuers = list(dict.fromkeys(issuer for issuer in found if issuer is not None))
-    if config.public_url is None or not issuers:
+    own = None if config.token_server is None else config.token_server.issuer
+    resource = config.public_url or own
+    if resource is None or not issuers:
         return None
-    resource = config.public_url
     parts = urlsplit(resource)
     document = {
         "resource": resource,
@@ -114,7 +122,9 @@ def _choose_guards(config: Config, database: Database, metrics: Metrics) -> Guar
     is_open = config.auth == (NoAuthConfig(),)
     audit = config.observability.audit
     return Guards(
-        authenticator=open_authenticator(config.auth, credentials=database.credentials),
+        authenticator=open_authenticator(
+            config.auth, credentials=database.credentials, grants=database.grants
+        ),
         authorizer=_choose_authorizer(config),
         limiter=open_limiter(config.redis),
         revocations=None if is_open else Revocations(database.credentials),
@@ -130,6 +140,28 @@ def _choose_sender(config: Config, database: Database, metrics: Metrics) -> Webh
         return None
     return WebhookSender(
         database.webhooks, config.webhooks, poll=WEBHOOK_POLL_SECONDS, count=metrics.webhook
+    )
+
+
+def _choose_token_server(
+    config: Config, database: Database, limiter: RateLimiter | None
+) -> TokenServer | None:
+    if config.token_server is None:
+        return None
+    passwords = open_passwords()
+    if limiter is None:
+        return None  # why is said already
+    rules = config.authorization
+    return TokenServer(
+        config.token_server,
+        TokenStores(database.users, database.grants, database.credentials),
+        passwords=passwords,
+        limiter=limiter,
+        per_address=config.rate_limit.failed_auth,
+        scopes=ScopeRules(
+            known=frozenset(SCOPES.values()),
+            of_roles=rules.roles if isinstance(rules, RolesConfig) else {},
+        ),
     )
 
 

@@ -15,6 +15,10 @@ from agentflow_server.models import Principal
 log = logging.getLogger(__name__)
 
 ADMIN = "admin"
+ANSWER_ANY = "interrupts:answer:any"
+"""To answer what the runs of others ask: nobody has it whom the configuration or his credential does
+not name, neither an administrator nor whom a function says yes to."""
+
 DECISION_SECONDS = 5.0
 DECISION_THREADS = 40
 
@@ -23,13 +27,13 @@ class OwnerAuthorizer(Authorizer):
     """Nothing is configured: a caller may do everything with what is his own, and nothing else."""
 
     async def authorize(self, principal: Principal, action: str, resource: str | None) -> bool:
-        return action != ADMIN
+        return action not in {ADMIN, ANSWER_ANY}
 
 
 class ScopeAuthorizer(Authorizer):
     """By scopes: those of the token, those of the caller's roles, and those everybody has.
 
-    `admin` grants all of them.
+    `admin` grants all of them but `interrupts:answer:any`.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class ScopeAuthorizer(Authorizer):
         scopes = principal.scopes.union(
             self._default, *(self._roles.get(role, ()) for role in principal.roles)
         )
-        return action in scopes or ADMIN in scopes
+        return action in scopes or (ADMIN in scopes and action != ANSWER_ANY)
 
 
 class CustomAuthorizer(Authorizer):
@@ -58,6 +62,8 @@ class CustomAuthorizer(Authorizer):
         self._threads = DaemonThreads(DECISION_THREADS)
 
     async def authorize(self, principal: Principal, action: str, resource: str | None) -> bool:
+        if action == ANSWER_ANY:
+            return False  # whoever says yes to what he does not know has not thought of this
         try:
             async with asyncio.timeout(DECISION_SECONDS):
                 answer = await self._ask(principal, action, resource)

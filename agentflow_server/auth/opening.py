@@ -1,7 +1,7 @@
 """From the `auth` section to the authenticator that was meant."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentflow_server.auth.anonymous import NoAuth
@@ -16,7 +16,9 @@ from agentflow_server.auth.jwks import parse_jwks
 from agentflow_server.auth.jwt import JwtAuth
 from agentflow_server.auth.key_set import FixedKeys, KeySet, KeySource
 from agentflow_server.auth.keys import VerifyingKey, load_key
+from agentflow_server.auth.own_tokens import CLIENT_PREFIX, OwnTokenAuth
 from agentflow_server.auth.remote_keys import RemoteKeys
+from agentflow_server.auth.stored_keys import StoredKeys
 from agentflow_server.config import (
     ApiKeyConfig,
     AuthConfig,
@@ -29,24 +31,37 @@ from agentflow_server.config import (
     KeyConfig,
     NoAuthConfig,
     StaticKeys,
+    TokenServerAuthConfig,
     find_namespaces,
 )
 from agentflow_server.errors import ConfigError
-from agentflow_server.interfaces import Authenticator, CredentialStore
+from agentflow_server.interfaces import Authenticator, CredentialStore, GrantStore
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """Where the server keeps what some methods ask for; `grants` only for the token server."""
+
+    credentials: CredentialStore
+    grants: GrantStore | None
 
 
 def open_authenticator(
-    configs: Sequence[AuthConfig], *, credentials: CredentialStore
+    configs: Sequence[AuthConfig],
+    *,
+    credentials: CredentialStore,
+    grants: GrantStore | None = None,
 ) -> Authenticator:
     """Load key material or the user's backend, and judge it; nothing is fetched yet.
 
     Raises ConfigError with every problem there is.
     """
+    stores = _Stores(credentials, grants)
     methods: list[Authenticator] = []
     errors: list[ConfigError] = []
     for config in configs:
         try:
-            methods.append(_open_method(config, configs, credentials))
+            methods.append(_open_method(config, configs, stores))
         except ConfigError as exc:
             errors.append(exc)
     if errors:
@@ -56,7 +71,9 @@ def open_authenticator(
 
 def open_jwt(config: JwtConfig, configs: Sequence[AuthConfig] = ()) -> JwtAuth:
     """`configs` are all methods of the server, by default this one. Raises ConfigError."""
-    issuers = {other.issuer for other in configs if isinstance(other, JwtConfig)}
+    issuers = {
+        other.issuer for other in configs if isinstance(other, JwtConfig | TokenServerAuthConfig)
+    }
     return JwtAuth(
         _open_keys(config),
         replace(
@@ -71,7 +88,7 @@ def open_jwt(config: JwtConfig, configs: Sequence[AuthConfig] = ()) -> JwtAuth:
 
 
 def _open_method(
-    config: AuthConfig, configs: Sequence[AuthConfig], credentials: CredentialStore
+    config: AuthConfig, configs: Sequence[AuthConfig], stores: _Stores
 ) -> Authenticator:
     match config:
         case NoAuthConfig():
@@ -79,18 +96,33 @@ def _open_method(
         case JwtConfig():
             return open_jwt(config, configs)
         case IntrospectionConfig():
-            return _open_introspection(config, configs, credentials)
+            return _open_introspection(config, configs, stores.credentials)
         case ApiKeyConfig():
-            return ApiKeyAuth(credentials, header=config.header)
+            return ApiKeyAuth(stores.credentials, header=config.header)
+        case TokenServerAuthConfig():
+            return _open_own_tokens(config, configs, stores.grants)
         case CustomAuthConfig():
             return _open_custom(config, configs)
+
+
+def _open_own_tokens(
+    config: TokenServerAuthConfig, configs: Sequence[AuthConfig], grants: GrantStore | None
+) -> OwnTokenAuth:
+    assert grants is not None  # noqa: S101 – whoever has a token server has a database
+    rules = ClaimRules(
+        issuer=config.issuer,
+        audience=frozenset({config.audience}),
+        reserved=_foreign_namespaces(config, configs),
+    )
+    return OwnTokenAuth(StoredKeys(grants), rules)
 
 
 def _open_custom(config: CustomAuthConfig, configs: Sequence[AuthConfig]) -> CustomAuth:
     backend = load_backend(config.path, config.options)
     if config is not configs[-1] and find_recogniser(backend) is None:
+        written = [one for one in configs if not isinstance(one, TokenServerAuthConfig)]
         raise ConfigError(
-            f"auth[{configs.index(config)}]: {config.path!r} takes every bearer token, so those after "
+            f"auth[{written.index(config)}]: {config.path!r} takes every bearer token, so those after "
             "it are never asked: write it last, or give it a method `recognises(self, credential)`"
         )
     foreign = _foreign_namespaces(None, configs)
@@ -188,4 +220,8 @@ def _foreign_namespaces(
     config: AuthConfig | None, configs: Sequence[AuthConfig]
 ) -> tuple[str, ...]:
     namespaces = zip(configs, find_namespaces(configs), strict=True)
-    return tuple(namespace for other, namespace in namespaces if namespace and other is not config)
+    found = [namespace for other, namespace in namespaces if namespace and other is not config]
+    others = [other for other in configs if other is not config]
+    if any(isinstance(other, TokenServerAuthConfig) for other in others):
+        found.append(CLIENT_PREFIX)
+    return tuple(found)

@@ -28,10 +28,14 @@ class _Revoked:
     """What was issued before this time is refused."""
 
     def includes(self, principal: Principal) -> bool:
-        token_id = principal.token_id
-        if token_id is not None and self.tokens:
+        if self.tokens:
+            # A token falls with its session, of which the token server gives it the id.
+            names = [principal.token_id, principal.claims.get("sid")]
             issuers = {None, principal.issuer}
-            if any((token_id, issuer) in self.tokens for issuer in issuers):
+            pairs = [
+                (name, issuer) for name in names if isinstance(name, str) for issuer in issuers
+            ]
+            if not self.tokens.isdisjoint(pairs):
                 return True
         before = self.users.get(principal.id)
         return before is not None and (principal.issued_at is None or principal.issued_at < before)

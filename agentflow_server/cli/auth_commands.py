@@ -1,5 +1,6 @@
 """The commands about authentication as a whole, and their options."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,3 +32,61 @@ def init(
     from agentflow_server.cli.first_user import add_first_user  # noqa: PLC0415
 
     add_first_user(config, database, username=username, roles=role or [], scopes=scope or [])
+
+
+@auth.command("rotate-keys")
+def rotate_keys(
+    *,
+    now: Annotated[
+        bool, typer.Option("--now", help="The old keys have leaked: remove them at once.")
+    ] = False,
+    config: ConfigFile = None,
+    database: Database = None,
+) -> None:
+    """Sign tokens with a new key from ten minutes on; the old ones stay until theirs have expired."""
+    from agentflow_server.cli import signing_keys  # noqa: PLC0415
+
+    signing_keys.rotate_keys(config, database, at_once=now)
+
+
+@auth.command()
+def card(
+    *,
+    user: Annotated[str, typer.Option(help="Whom the card speaks for.")],
+    save_path: Annotated[Path, typer.Option(help="The file; another card is replaced.")] = Path(
+        "authen/secret.json"
+    ),
+    api_url: Annotated[
+        str | None,
+        typer.Option(help="Where the server is; default: its public_url.", show_default=False),
+    ] = None,
+    expires_in: Annotated[
+        str | None,
+        typer.Option(
+            help="How long it is good: 30m, 1h; default 1h, or as long as the token server's are.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="The private key (PEM), when the server has only the public one.",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    database: Database = None,
+) -> None:
+    """Write a token and the server's URL into a file, for an agent's code to show."""
+    from agentflow_server.cli.auth_card import write_card  # noqa: PLC0415
+
+    write_card(
+        config,
+        database,
+        user=user,
+        save_path=save_path,
+        api_url=api_url,
+        expires_in=expires_in,
+        key_file=key,
+    )

@@ -19,6 +19,7 @@ from agentflow_server.config import (
     JwtConfig,
     NoAuthConfig,
     StaticKeys,
+    TokenServerAuthConfig,
 )
 
 
@@ -68,6 +69,8 @@ def _method(method: AuthConfig) -> str:
             return f"introspection, {url}"
         case ApiKeyConfig():
             return "API keys"
+        case TokenServerAuthConfig(issuer=issuer):
+            return f"users of this server, tokens from {issuer}"
         case CustomAuthConfig(path=path):
             return f"custom, {path}"
         case NoAuthConfig():

@@ -11,6 +11,7 @@ import typer
 from agentflow_server import __version__
 from agentflow_server.cli.audit_commands import audit
 from agentflow_server.cli.auth_commands import auth
+from agentflow_server.cli.console_commands import chat, login, logout, whoami
 from agentflow_server.cli.credential_commands import api_keys, revoke
 from agentflow_server.cli.database_commands import db
 from agentflow_server.cli.init import init
@@ -179,6 +180,10 @@ app.add_typer(runs)
 app.add_typer(webhooks)
 app.add_typer(db)
 app.command("revoke")(revoke)
+app.command("chat")(chat)
+app.command("login")(login)
+app.command("logout")(logout)
+app.command("whoami")(whoami)
 
 
 @app.command()

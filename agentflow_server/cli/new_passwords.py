@@ -4,6 +4,7 @@ import secrets
 import sys
 from getpass import getpass
 
+from agentflow_server.config import Config
 from agentflow_server.errors import ConfigError, InvalidRequest
 from agentflow_server.users.policy import MAX_BYTES, PasswordPolicy
 
@@ -12,7 +13,7 @@ _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 _GROUPS, _GROUP = 5, 5  # 125 bits
 
 
-def read_new_password(*, username: str, generate: bool, from_stdin: bool) -> str:
+def read_new_password(config: Config, *, username: str, generate: bool, from_stdin: bool) -> str:
     """Raises ConfigError, also when the policy does not allow it."""
     if generate and from_stdin:
         raise ConfigError("--generate and --password-stdin exclude each other")
@@ -20,10 +21,15 @@ def read_new_password(*, username: str, generate: bool, from_stdin: bool) -> str
         return make_password()
     password = _read_line() if from_stdin else _ask()
     try:
-        PasswordPolicy().check(password, username=username)
+        _find_policy(config).check(password, username=username)
     except InvalidRequest as exc:
         raise ConfigError(str(exc)) from None
     return password
+
+
+def _find_policy(config: Config) -> PasswordPolicy:
+    server = config.token_server
+    return PasswordPolicy() if server is None else PasswordPolicy(server.password_min_length)
 
 
 def make_password() -> str:

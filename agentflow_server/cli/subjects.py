@@ -7,6 +7,7 @@ from agentflow_server.config import (
     IntrospectionConfig,
     JwtConfig,
     NoAuthConfig,
+    TokenServerAuthConfig,
     find_namespaces,
 )
 from agentflow_server.errors import ConfigError
@@ -33,7 +34,9 @@ def find_namesakes(user_id: str, methods: Sequence[AuthConfig]) -> Sequence[str]
 def refuse_unknown_issuer(issuer: str, methods: Sequence[AuthConfig]) -> None:
     """Raises ConfigError when no method accepts tokens of that issuer."""
     issuers = [
-        method.issuer for method in methods if isinstance(method, JwtConfig | IntrospectionConfig)
+        method.issuer
+        for method in methods
+        if isinstance(method, JwtConfig | IntrospectionConfig | TokenServerAuthConfig)
     ]
     if issuer in issuers or None in issuers:  # one without an issuer takes anybody's
         return

@@ -75,7 +75,7 @@ def prune_database(
             retention = parse_duration(events_older_than, option="--events-older-than")
 
     async def clean(opened: Database) -> tuple[int, Sequence[Act]]:
-        pruned = await prune(opened.store, opened.webhooks, retention)
+        pruned = await prune(opened.store, opened.webhooks, opened.grants, retention)
         return pruned, [Act("db.prune", {"runs": str(pruned)})]
 
     def show(pruned: int) -> None:

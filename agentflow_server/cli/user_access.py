@@ -1,8 +1,9 @@
 """`agentflow users disable`, `enable`, `set-password` and `remove`: who may log in."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
@@ -22,6 +23,20 @@ KEEP_SECONDS = 30 * 86_400
 """For how long older tokens are remembered as refused: longer than any is valid."""
 
 _REFUSED = "His tokens are refused within 60 seconds by a server that runs, and at once by one that starts."
+
+
+class _Ended(NamedTuple):
+    """How many of his."""
+
+    logins: int
+    keys: int
+
+    def lines(self) -> Iterator[str]:
+        if self.logins:
+            yield f"Logins ended: {self.logins}"
+        if self.keys:
+            yield f"API keys revoked for ever: {self.keys}"
+
 
 Change = Callable[[Database, User], Awaitable[None]]
 
@@ -66,7 +81,9 @@ def replace_password(
     except NotFound:
         fail_unknown()
     with explained():
-        password = read_new_password(username=username, generate=generate, from_stdin=from_stdin)
+        password = read_new_password(
+            loaded, username=username, generate=generate, from_stdin=from_stdin
+        )
 
     async def replace(opened: Database, user: User) -> None:
         change = UserChange(password_hash=await passwords.hash(password))
@@ -98,16 +115,17 @@ def _change_and_revoke(
     told: str,
     show_first: Callable[[], None] = lambda: None,
 ) -> None:
-    async def change_first(opened: Database, user: User) -> tuple[int, Sequence[Act]]:
+    async def change_first(opened: Database, user: User) -> tuple[_Ended, Sequence[Act]]:
         # In this order: what is issued until the change is made is older than the revocation.
         await change(opened, user)
         now = time.time()
         revocation = Revocation(at=now, expires_at=now + KEEP_SECONDS, user_id=user.user_id)
+        logins = await opened.grants.revoke_user_grants(user.user_id)
         keys, acts = await revoke_all(opened.credentials, revocation, now)
-        return keys, [Act(act, describe(user)), *acts]
+        return _Ended(logins, keys), [Act(act, describe(user)), *acts]
 
-    def show(keys: int) -> None:
+    def show(ended: _Ended) -> None:
         show_first()
-        tell(told, _REFUSED, *([f"API keys revoked for ever: {keys}"] if keys else []))
+        tell(told, _REFUSED, *ended.lines())
 
     change_user(config, database, name, change_first, show=show)

@@ -133,6 +133,22 @@ def set_password(
 
 
 @users.command()
+def totp(
+    username: Name,
+    *,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take it away; the password alone is enough then.")
+    ] = False,
+    config: ConfigFile = None,
+    database: Database = None,
+) -> None:
+    """Give a user a second factor, a new one if he has one, and print its address this once."""
+    from agentflow_server.cli.user_totp import remove_totp, set_totp  # noqa: PLC0415
+
+    (remove_totp if remove else set_totp)(config, database, username)
+
+
+@users.command()
 def remove(username: Name, config: ConfigFile = None, database: Database = None) -> None:
     """Remove a user, and refuse his tokens and API keys; his threads stay."""
     from agentflow_server.cli.user_access import remove_user  # noqa: PLC0415

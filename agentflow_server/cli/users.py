@@ -37,7 +37,7 @@ def add_user(
         user = build_user(loaded, username, roles=roles, scopes=scopes, claims=claims)
         passwords = open_passwords()
         password = read_new_password(
-            username=user.username, generate=generate, from_stdin=from_stdin
+            loaded, username=user.username, generate=generate, from_stdin=from_stdin
         )
 
     async def add(opened: Database) -> tuple[User, Sequence[Act]]:

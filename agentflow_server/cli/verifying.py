@@ -21,6 +21,7 @@ from agentflow_server.config import (
     Config,
     CustomAuthConfig,
     JwtConfig,
+    TokenServerAuthConfig,
     load_config,
     use_folder,
 )
@@ -64,7 +65,9 @@ async def _explain(config: Config, token: str) -> Explanation:
     """Raises ConfigError."""
     async with open_database(config) as database:
         with naming_the_file(config):
-            auth = open_authenticator(config.auth, credentials=database.credentials)
+            auth = open_authenticator(
+                config.auth, credentials=database.credentials, grants=database.grants
+            )
         if isinstance(auth, NoAuth):
             why = "auth is none: no credential is looked at, everybody is the anonymous caller"
             return Explanation(True, ("accepted", why))
@@ -119,7 +122,7 @@ def _explain_stranger(methods: Sequence[tuple[str, AuthConfig]], token: str) -> 
     issuers = [
         f"{show(method.issuer)} ({place})"
         for place, method in methods
-        if isinstance(method, JwtConfig)
+        if isinstance(method, JwtConfig | TokenServerAuthConfig)
     ]
     if not is_compact(token):
         why = "it looks neither like a JWT nor like an API key, and no method takes anything else"

@@ -1,6 +1,7 @@
 """agentflow.json: read strictly, every problem explained in one line."""
 
 from agentflow_server.config.addresses import is_loopback
+from agentflow_server.config.clients import OWN_CLIENT, ClientConfig, GrantType
 from agentflow_server.config.environment import unknown_variables
 from agentflow_server.config.exposure import exposure_problems
 from agentflow_server.config.loading import load_config, read_config, use_folder
@@ -19,6 +20,7 @@ from agentflow_server.config.methods import (
     KeySource,
     NoAuthConfig,
     StaticKeys,
+    TokenServerAuthConfig,
     find_issuer,
     find_namespaces,
 )
@@ -33,18 +35,22 @@ from agentflow_server.config.sections import (
     RunsConfig,
 )
 from agentflow_server.config.showing import effective
+from agentflow_server.config.token_server import TokenServerConfig
 from agentflow_server.config.webhooks import WebhooksConfig
 
 __all__ = [
+    "OWN_CLIENT",
     "Algorithm",
     "ApiKeyConfig",
     "AuditConfig",
     "AuthConfig",
     "ClaimsConfig",
+    "ClientConfig",
     "Config",
     "CorsConfig",
     "CustomAuthConfig",
     "Discovery",
+    "GrantType",
     "IntrospectionConfig",
     "JwksFile",
     "JwksUrl",
@@ -58,6 +64,8 @@ __all__ = [
     "RolesConfig",
     "RunsConfig",
     "StaticKeys",
+    "TokenServerAuthConfig",
+    "TokenServerConfig",
     "WebhooksConfig",
     "effective",
     "exposure_problems",

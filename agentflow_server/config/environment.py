@@ -67,9 +67,12 @@ class JwtEnvironment(_Environment):
 
 _PREFIX = "AGENTFLOW_"
 # The names that are not fields above: they are read where they are needed.
-_KNOWN = {"AGENTFLOW_CONFIG", "AGENTFLOW_AUDIT_KEY"}.union(
-    str(field.validation_alias) for field in ServerEnvironment.model_fields.values()
-)
+_KNOWN = {
+    "AGENTFLOW_AUDIT_KEY",
+    "AGENTFLOW_CARD_API_URL",
+    "AGENTFLOW_CARD_TOKEN",
+    "AGENTFLOW_CONFIG",
+}.union(str(field.validation_alias) for field in ServerEnvironment.model_fields.values())
 # Kubernetes tells every pod where a service is, here one that is called agentflow.
 _OF_A_SERVICE = re.compile("AGENTFLOW_(SERVICE_|PORT_[0-9])")
 

@@ -148,11 +148,15 @@ def _kind_of_place(location: Place) -> Place:
             return ("auth", *rest)
         case ("authorization", _, *rest):
             return ("authorization", *rest)
+        case ("token_server", "clients", _, *rest):
+            return ("token_server", "clients", *rest)
     return names
 
 
 def _looks_secret(place: Place) -> bool:
     names = [step for step in place if isinstance(step, str)]
+    if place[0] == "token_server":
+        return names[-1] == "secret"  # its other keys are about tokens and passwords
     return place[0] == "redis" or (place[0] == "auth" and looks_secret(names[-1]))
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from agentflow_server.config.authentication import find_misplaced_secrets, resolve_auth
+from agentflow_server.config.clients import ClientSection, find_misplaced_client_secrets
 from agentflow_server.config.environment import (
     ServerEnvironment,
     merge,
@@ -25,7 +26,13 @@ from agentflow_server.config.methods import (
     ClaimsConfig,
     KeySection,
 )
-from agentflow_server.config.models import Config, ConfigFile, LogLevel
+from agentflow_server.config.models import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Config,
+    ConfigFile,
+    LogLevel,
+)
 from agentflow_server.config.reading import Expansion, parse_object, read_file
 from agentflow_server.config.sections import (
     AuditConfig,
@@ -37,6 +44,12 @@ from agentflow_server.config.sections import (
     RunsConfig,
     Section,
 )
+from agentflow_server.config.token_server import (
+    TokenServerConfig,
+    TokenServerSection,
+    add_token_server,
+    resolve_token_server,
+)
 from agentflow_server.config.webhooks import WebhooksConfig, WebhooksSection, resolve_webhooks
 from agentflow_server.errors import ConfigError
 
@@ -46,6 +59,8 @@ _SECTIONS = Sections(
         ("limits",): LimitsConfig,
         ("cors",): CorsConfig,
         ("runs",): RunsConfig,
+        ("token_server",): TokenServerSection,
+        ("token_server", "clients"): ClientSection,
         ("webhooks",): WebhooksSection,
         ("rate_limit",): RateLimitConfig,
         ("observability",): ObservabilityConfig,
@@ -125,10 +140,18 @@ def _resolve(
     webhooks = _check_webhooks(settings, written, problems)
     flags = _check_flags(overrides, problems)
     server = _check_environment(written.dotenv, problems)
+    chosen = {
+        **(server.model_dump(exclude_none=True) if server else {}),
+        **(flags.model_dump(exclude_none=True) if flags else {}),
+    }
+    token_server = _check_token_server(settings, written, chosen, problems)
+    if auth and token_server:
+        is_written = "auth" in raw
+        auth = add_token_server(auth, token_server, written=is_written, problems=problems)
     if problems.lines or not (settings and auth and flags and server):
         raise ConfigError(*problems.lines)
-    chosen = server.model_dump(exclude_none=True) | flags.model_dump(exclude_none=True)
-    return _build(written, settings, auth, {**chosen, "webhooks": webhooks}), written.dotenv
+    chosen |= {"webhooks": webhooks, "token_server": token_server}
+    return _build(written, settings, auth, chosen), written.dotenv
 
 
 def _expand(file: Path, raw: dict[str, Any], problems: Problems) -> _Written:
@@ -187,6 +210,26 @@ def _check_webhooks(
     if settings is None or any(place[0] == "webhooks" for place in written.unset):
         return None
     return resolve_webhooks(settings.webhooks, merge(written.dotenv), problems)
+
+
+def _check_token_server(
+    settings: ConfigFile | None,
+    written: _Written,
+    chosen: Mapping[str, Any],
+    problems: Problems,
+) -> TokenServerConfig | None:
+    misplaced = find_misplaced_client_secrets(written.raw.get("token_server"), problems)
+    if settings is None or settings.token_server is None or misplaced:
+        return None
+    if any(place[0] in ("token_server", "public_url") for place in written.unset):
+        return None
+    return resolve_token_server(
+        settings.token_server,
+        public_url=settings.public_url,
+        host=chosen.get("host", DEFAULT_HOST),
+        port=chosen.get("port", DEFAULT_PORT),
+        problems=problems,
+    )
 
 
 def _check_flags(overrides: Mapping[str, str | int | None], problems: Problems) -> _Flags | None:

@@ -203,7 +203,18 @@ class CustomAuthConfig(Section):
     )
 
 
-AuthConfig = NoAuthConfig | JwtConfig | IntrospectionConfig | ApiKeyConfig | CustomAuthConfig
+class TokenServerAuthConfig(Section):
+    """Tokens of this server's own; what comes with the section `token_server`."""
+
+    method: Literal["token_server"] = "token_server"
+    issuer: str
+    audience: str
+    password_grant: bool = False
+
+
+WrittenAuthConfig = NoAuthConfig | JwtConfig | IntrospectionConfig | ApiKeyConfig | CustomAuthConfig
+"""What stands in `auth`."""
+AuthConfig = WrittenAuthConfig | TokenServerAuthConfig
 
 MethodSection = NoAuthConfig | JwtSection | IntrospectionConfig | ApiKeyConfig | CustomAuthConfig
 METHODS: Mapping[str, type[MethodSection]] = {
@@ -262,7 +273,7 @@ AuthSection = Annotated[
 def find_issuer(method: AuthConfig) -> str | None:
     """Who vouches for the users: an introspection's address if nobody else; None if that is us."""
     match method:
-        case JwtConfig():
+        case JwtConfig() | TokenServerAuthConfig():
             return method.issuer
         case IntrospectionConfig():
             return method.issuer or method.url
@@ -270,13 +281,17 @@ def find_issuer(method: AuthConfig) -> str | None:
 
 
 def find_namespaces(methods: Sequence[AuthConfig]) -> Sequence[str]:
-    """What the user ids of each method begin with; blank where they stand alone."""
+    """What the user ids of each method begin with; blank where they stand alone.
+
+    Those of the token server always do: commands name local users so.
+    """
     issuers = {find_issuer(method) for method in methods} - {None}
     # A person is the same whether his token is verified here or asked about at his issuer.
     primary = {
         find_issuer(method)
         for method in methods
-        if isinstance(method, JwtConfig | IntrospectionConfig) and method.primary
+        if isinstance(method, TokenServerAuthConfig)
+        or (isinstance(method, JwtConfig | IntrospectionConfig) and method.primary)
     }
     return [
         "" if issuer is None or len(issuers) == 1 or issuer in primary else f"{issuer}|"

@@ -18,7 +18,12 @@ from agentflow_server.config.fields import (
     is_postgres,
 )
 from agentflow_server.config.masking import mask
-from agentflow_server.config.methods import AuthConfig, AuthSection, NoAuthConfig
+from agentflow_server.config.methods import (
+    AuthConfig,
+    AuthSection,
+    NoAuthConfig,
+    TokenServerAuthConfig,
+)
 from agentflow_server.config.sections import (
     AuthorizationSection,
     CorsConfig,
@@ -28,10 +33,13 @@ from agentflow_server.config.sections import (
     RunsConfig,
     Section,
 )
+from agentflow_server.config.token_server import TokenServerConfig, TokenServerSection
 from agentflow_server.config.webhooks import WebhooksConfig, WebhooksSection
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 DEFAULT_DATABASE = "sqlite:///.agentflow/agentflow.db"
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
 
 
 class _Settings(Section):
@@ -75,6 +83,9 @@ class ConfigFile(_Settings):
     )
     env: Text | None = Field(default=None, description="A dotenv file; it must exist.")
     auth: AuthSection = Field(default=None, description="Who may use the server.")
+    token_server: TokenServerSection | None = Field(
+        default=None, description="Lets users of this server's own log in, and clients get tokens."
+    )
     webhooks: WebhooksSection | None = Field(
         default=None, description="Lets requests name a URL that is told when their run has ended."
     )
@@ -96,12 +107,13 @@ class Config(_Settings):
     env: str | None = None
     auth: tuple[AuthConfig, ...] = Field(default=(NoAuthConfig(),), min_length=1)
     """The methods in the order in which they are asked; none is a method."""
+    token_server: TokenServerConfig | None = None
     webhooks: WebhooksConfig | None = None
     auth_written: bool = False
     """The file has an `auth` key; null counts."""
     database: DatabaseUrl = Field(default=DEFAULT_DATABASE, repr=False)
-    host: Host = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    host: Host = DEFAULT_HOST
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
     log_level: LogLevel = "info"
     expanded: frozenset[Place] = Field(default=frozenset(), repr=False)
     """Where in `auth` a value came from the environment, `(method, "options", …)`: masked."""
@@ -125,9 +137,17 @@ class Config(_Settings):
 
     @property
     def named_methods(self) -> Sequence[tuple[str, AuthConfig]]:
-        """The methods, each with its place in the file: `auth`, or `auth[0]`, `auth[1]`, …"""
-        several = len(self.auth) > 1
-        return [(f"auth[{n}]" if several else "auth", one) for n, one in enumerate(self.auth)]
+        """The methods, each with its place in the file: `auth`, or `auth[0]`, `auth[1]`, …
+
+        The token server's comes first, if there is one, and is called like its section.
+        """
+        own = [one for one in self.auth if isinstance(one, TokenServerAuthConfig)]
+        written = self.auth[len(own) :]
+        several = len(written) > 1
+        return [
+            *(("token_server", one) for one in own),
+            *((f"auth[{n}]" if several else "auth", one) for n, one in enumerate(written)),
+        ]
 
     @property
     def audit_path(self) -> Path | None:

@@ -4,7 +4,6 @@ from typing import Any
 
 from agentflow_server.config.masking import MASK, mask
 from agentflow_server.config.methods import (
-    AuthConfig,
     CustomAuthConfig,
     Discovery,
     IntrospectionConfig,
@@ -13,6 +12,8 @@ from agentflow_server.config.methods import (
     JwtConfig,
     KeySource,
     StaticKeys,
+    TokenServerAuthConfig,
+    WrittenAuthConfig,
 )
 from agentflow_server.config.models import Config
 
@@ -32,11 +33,12 @@ def effective(config: Config) -> dict[str, Any]:
 def _auth(config: Config) -> Any:
     if not config.auth_written:
         return None
-    shown = [_method(config, n, method) for n, method in enumerate(config.auth)]
+    written = [one for one in config.auth if not isinstance(one, TokenServerAuthConfig)]
+    shown = [_method(config, n, method) for n, method in enumerate(written)]
     return shown if len(shown) > 1 else shown[0]
 
 
-def _method(config: Config, number: int, method: AuthConfig) -> Any:
+def _method(config: Config, number: int, method: WrittenAuthConfig) -> Any:
     match method:
         case JwtConfig():
             data = method.model_dump(mode="json", exclude={"source"})

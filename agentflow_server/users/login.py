@@ -1,13 +1,18 @@
 """Whether a username and a password belong together."""
 
+from typing import TYPE_CHECKING
+
 from agentflow_server.errors import TooManyRequests
 from agentflow_server.interfaces import UserStore
 from agentflow_server.models import User, UserSecrets
-from agentflow_server.users.passwords import Passwords
+
+if TYPE_CHECKING:
+    # It needs an extra, and this module must not.
+    from agentflow_server.users.passwords import Passwords
 
 
 async def find_verified_user(
-    store: UserStore, passwords: Passwords, username: str, password: str
+    store: UserStore, passwords: "Passwords", username: str, password: str
 ) -> tuple[User, UserSecrets] | None:
     """None for an unknown user, a wrong password and a disabled user: they cost the same, and
     nobody learns which of them it was.
@@ -27,7 +32,7 @@ async def find_verified_user(
 
 
 async def _hash_anew(
-    store: UserStore, passwords: Passwords, user_id: str, password: str, old: str
+    store: UserStore, passwords: "Passwords", user_id: str, password: str, old: str
 ) -> None:
     try:
         new = await passwords.hash(password)

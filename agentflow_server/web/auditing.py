@@ -50,6 +50,34 @@ class Scribe:
     def read_as_admin(self, visit: Visit, principal: Principal, owner: str) -> None:
         self._write(visit, "read_as_admin", "success", principal, details={"owner": owner})
 
+    def answered(self, visit: Visit, principal: Principal, owner: str, run_id: str) -> None:
+        details = {"owner": owner, "run_id": run_id}
+        self._write(visit, "answer", "success", principal, details=details)
+
+    def let_in(
+        self,
+        visit: Visit,
+        action: str,
+        *,
+        how: str,
+        user_id: str,
+        token_id: str | None = None,
+        client_id: str,
+    ) -> None:
+        """The token server has done what it was asked for: `login`, `token.issued`."""
+        self._metrics.authenticated(how, "success")
+        details = {"client_id": client_id, "grant": how}
+        self._write(visit, action, "success", user_id=user_id, token_id=token_id, details=details)
+
+    def turned_away(self, visit: Visit, action: str, *, how: str | None, reason: str) -> None:
+        """`login` or `token.refused`; of what was sent, nothing was verified."""
+        self._metrics.authenticated(how, "failure", reason)
+        details = {} if how is None else {"grant": how}
+        self._write(visit, action, "failure", reason=reason, details=details)
+
+    def token_revoked(self, visit: Visit) -> None:
+        self._write(visit, "token.revoked", "success")
+
     def _write(
         self,
         visit: Visit,

@@ -9,7 +9,7 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.datastructures import Headers
 
-from agentflow_server.auth.authorization import ADMIN
+from agentflow_server.auth.authorization import ADMIN, ANSWER_ANY
 from agentflow_server.auth.revocation import Revocations
 from agentflow_server.errors import (
     AuthUnavailable,
@@ -69,19 +69,19 @@ class Door:
         self._guards = guards
         self._tickets = tickets or Tickets(MemoryTickets())
         self._rules = rules or DoorRules()
-        self._scribe = Scribe(guards.audit, guards.metrics)
+        self.scribe = Scribe(guards.audit, guards.metrics)
         schemes = guards.authenticator.security_schemes
         self._asks_for_credential = bool(schemes)
         self._takes_api_key_header = any(s["type"] == "apiKey" for s in schemes.values())
 
     async def admit(
-        self, request: HTTPConnection, *, action: str, route: str, proof: Proof | None = None
+        self, request: HTTPConnection, *, action: str | None, route: str, proof: Proof | None = None
     ) -> Principal:
         """The caller, allowed to do `action`; with `proof`, the headers' credential does not count.
 
-        What the guards want to tell the client goes into `scope["agentflow.headers"]`. Raises
-        NotAuthenticated, AuthUnavailable, Forbidden, TooManyRequests, InvalidRequest, and a custom
-        backend's HTTPException.
+        An action of None needs no permission. What the guards want to tell the client goes into
+        `scope["agentflow.headers"]`. Raises NotAuthenticated, AuthUnavailable, Forbidden,
+        TooManyRequests, InvalidRequest, and a custom backend's HTTPException.
         """
         visit = self._make_visit(request, action, route)
         request.scope["agentflow.headers"] = visit.headers
@@ -91,6 +91,16 @@ class Door:
         await self._permit(visit, principal)
         visit.principal = principal
         return await self._as_owner(request, visit, principal)
+
+    async def receive(self, request: HTTPConnection, *, route: str) -> Visit:
+        """Somebody who needs no credential for this, and may not come too often nevertheless.
+
+        Raises TooManyRequests.
+        """
+        visit = self._make_visit(request, None, route)
+        request.scope["agentflow.headers"] = visit.headers
+        await self._count(visit, "address", None, self._rules.per_address)
+        return visit
 
     async def allow(
         self, request: HTTPConnection, principal: Principal, *, action: str, route: str
@@ -108,20 +118,30 @@ class Door:
             try:
                 await self._ask(request, visit)
             except NotAuthenticated as error:
-                self._scribe.refused(visit, error.reason, principal)
+                self.scribe.refused(visit, error.reason, principal)
                 raise
         await self._refuse_revoked(visit, principal)
+
+    async def may_answer_others(self, request: HTTPConnection) -> bool:
+        """Whether a caller who was admitted may answer what the runs of others ask."""
+        visit, principal = self._find_visit(request)
+        return await self._guards.authorizer.authorize(principal, ANSWER_ANY, visit.thread_id)
+
+    def note_answer(self, request: HTTPConnection, owner: str, run_id: str) -> None:
+        """Write down that he has answered a run of `owner`'s."""
+        visit, principal = self._find_visit(request)
+        self.scribe.answered(visit, principal, owner, run_id)
 
     def dismiss(self, request: HTTPConnection) -> None:
         """Write down that a caller who was admitted has to leave: his credential has expired."""
         visit, principal = self._find_visit(request)
-        self._scribe.refused(visit, "expired", principal)
+        self.scribe.refused(visit, "expired", principal)
 
-    def _make_visit(self, request: HTTPConnection, action: str, route: str) -> Visit:
+    def _make_visit(self, request: HTTPConnection, action: str | None, route: str) -> Visit:
         return Visit(
             action=action,
             route=route,
-            address=self._find_address(request),
+            address=self.find_address(request),
             thread_id=request.path_params.get("thread_id"),
             request_id=request.scope.get("agentflow.request_id"),
         )
@@ -144,7 +164,7 @@ class Door:
 
     def identify(self, request: HTTPConnection, principal: Principal | None) -> str:
         """What a caller is counted by: himself, or his address while nobody knows who he is."""
-        return _who(principal, self._find_address(request))
+        return _who(principal, self.find_address(request))
 
     async def _refuse_revoked(self, visit: Visit, principal: Principal) -> None:
         if self._guards.revocations is None:
@@ -152,11 +172,12 @@ class Door:
         try:
             await self._guards.revocations.check(principal)
         except NotAuthenticated as error:
-            self._scribe.refused(visit, error.reason, principal)
+            self.scribe.refused(visit, error.reason, principal)
             raise
 
     async def _permit(self, visit: Visit, principal: Principal) -> None:
-        await self._authorize(visit, principal, visit.action, visit.thread_id)
+        if visit.action is not None:
+            await self._authorize(visit, principal, visit.action, visit.thread_id)
         await self._count(visit, "principal", principal, self._rules.per_principal)
         await self._count(visit, "route", principal, self._rules.routes.get(visit.route))
 
@@ -169,22 +190,22 @@ class Door:
             if self._guards.revocations is not None:
                 await self._guards.revocations.check(principal)
         except AuthUnavailable as error:
-            self._scribe.unavailable(visit, error.reason)
+            self.scribe.unavailable(visit, error.reason)
             raise
         except NotAuthenticated as error:
-            self._scribe.refused(visit, error.reason, principal)
+            self.scribe.refused(visit, error.reason, principal)
             if error.token_sent:
                 await self._count_failure(visit)
             raise
         except HTTPException as error:
             reason = f"http_{error.status_code}"
             if error.status_code in REFUSALS:
-                self._scribe.refused(visit, reason)
+                self.scribe.refused(visit, reason)
                 await self._count_failure(visit)
             else:
-                self._scribe.unavailable(visit, reason)
+                self.scribe.unavailable(visit, reason)
             raise
-        self._scribe.admitted(visit, principal)
+        self.scribe.admitted(visit, principal)
         return principal
 
     async def _recognise(
@@ -228,21 +249,21 @@ class Door:
         self, visit: Visit, principal: Principal, action: str, resource: str | None
     ) -> None:
         if not await self._guards.authorizer.authorize(principal, action, resource):
-            self._scribe.forbidden(visit, principal, action)
+            self.scribe.forbidden(visit, principal, action)
             raise Forbidden(scope=action)
-        self._scribe.allowed(visit, principal, action)
+        self.scribe.allowed(visit, principal, action)
 
     async def _as_owner(
         self, request: HTTPConnection, visit: Visit, principal: Principal
     ) -> Principal:
         """With `?owner=`, an administrator reads what belongs to somebody else."""
         owner = request.query_params.get("owner")
-        if owner is None:
+        if owner is None or visit.action is None:
             return principal
         if request.scope["method"] != "GET":
             raise InvalidRequest("owner: what belongs to somebody else can only be read")
         await self._authorize(visit, principal, ADMIN, owner)
-        self._scribe.read_as_admin(visit, principal, owner)
+        self.scribe.read_as_admin(visit, principal, owner)
         return replace(principal, id=owner)
 
     async def _count(
@@ -261,10 +282,11 @@ class Door:
         state = f'"{name}";r={left.remaining};t={left.reset_after}'
         visit.headers += [(b"ratelimit-policy", policy.encode()), (b"ratelimit", state.encode())]
         if not left.allowed:
-            self._scribe.limited(visit, principal, name)
+            self.scribe.limited(visit, principal, name)
             raise TooManyRequests(retry_after=max(1, left.reset_after))
 
-    def _find_address(self, request: HTTPConnection) -> str:
+    def find_address(self, request: HTTPConnection) -> str:
+        """Whom a request comes from, as far as we believe proxies."""
         address = request.client.host if request.client else ""
         if not self._rules.trusted_proxies:
             return address

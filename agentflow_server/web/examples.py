@@ -50,10 +50,32 @@ _TURN: JsonObject = {
     "interrupts": [],
 }
 
+_USER_ID = "0190d5a2-7f3e-7a41-b2d6-3c9e8f1a5b04"
+_VERIFIED: JsonObject = {
+    "valid": True,
+    "user_id": _USER_ID,
+    "username": "alice",
+    "scopes": ["threads:read", "runs:create"],
+    "issued_at": "2026-11-22T09:30:00Z",
+    "expires_at": "2026-11-22T09:45:00Z",
+}
+_USER: JsonObject = {
+    "user_id": _USER_ID,
+    "username": "alice",
+    "roles": ["editor"],
+    "scopes": [],
+    "claims": {"department": "sales"},
+    "created_at": _ASKED,
+    "password_changed_at": _ASKED,
+    "has_totp": False,
+}
+
 EXAMPLES: Mapping[str, JsonObject] = {
     "Thread": _THREAD,
     "Message": _ANSWER,
     "Run": _RUN,
     "TurnResult": _TURN,
+    "VerifiedToken": _VERIFIED,
+    "LocalUser": _USER,
 }
 """By the name of the schema."""

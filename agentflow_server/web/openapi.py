@@ -9,7 +9,10 @@ from fastapi.routing import APIRoute
 
 from agentflow_server.models import JsonObject
 from agentflow_server.web.examples import EXAMPLES
-from agentflow_server.web.scopes import SCOPES
+from agentflow_server.web.scopes import find_scope
+
+LOGIN = "login"
+"""The security scheme of the token server: its dialog logs in."""
 
 _PROBLEM = {
     "type": "object",
@@ -78,11 +81,35 @@ def build_openapi(
     return document
 
 
+def make_login_scheme(root: str, *, password_grant: bool) -> JsonObject:
+    """For the Authorize dialog, with our paths below `root`. A token has all scopes of its user."""
+    urls = {"tokenUrl": f"{root}/token", "refreshUrl": f"{root}/token", "scopes": {}}
+    if password_grant:
+        return {"type": "oauth2", "flows": {"password": urls}}
+    flow = {"authorizationUrl": f"{root}/authorize", **urls}
+    return {"type": "oauth2", "flows": {"authorizationCode": flow}}
+
+
+def move_below(document: JsonObject, root: str) -> JsonObject:
+    """The same for clients that find our paths below `root`."""
+    moved = {**document, "servers": [{"url": root}]}
+    components = document.get("components", {})
+    schemes = components.get("securitySchemes", {})
+    if LOGIN in schemes:
+        ((kind, flow),) = schemes[LOGIN]["flows"].items()
+        flow = {name: f"{root}{url}" if name.endswith("Url") else url for name, url in flow.items()}
+        schemes = {**schemes, LOGIN: {**schemes[LOGIN], "flows": {kind: flow}}}
+        moved["components"] = {**components, "securitySchemes": schemes}
+    return moved
+
+
 def _complete(operation: JsonObject, path: str, method: str, security: list[JsonObject]) -> None:
+    scope = find_scope(method.upper(), path)
     if security:
         operation["security"] = security
-        operation["description"] = f"Scope: `{SCOPES[method.upper(), path]}`"
-    if method == "get":
+        if scope is not None:
+            operation["description"] = f"Scope: `{scope}`"
+    if method == "get" and scope is not None:
         operation.setdefault("parameters", []).append(_OWNER)
     for status in _possible_answers(path, method, with_security=bool(security)):
         operation["responses"][status] = {

@@ -6,9 +6,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.docs import get_swagger_ui_html, get_swagger_ui_oauth2_redirect_html
 from pydantic_core import to_json
 
+from agentflow_server.config import OWN_CLIENT
 from agentflow_server.errors import NotFound, StoreUnavailable
 from agentflow_server.models import Frozen
 from agentflow_server.web.errors import STORE_IS_DOWN, problem
@@ -28,6 +29,7 @@ _DOCS_POLICY = (
     "default-src 'none'; connect-src 'self'; img-src 'self' data:; "
     "script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 )
+_REDIRECT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 class Status(Frozen):
@@ -93,9 +95,20 @@ async def docs(request: Request) -> Response:
         swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
         swagger_css_url=f"{root}/docs/swagger-ui.css",
         swagger_favicon_url=f"{root}/docs/favicon-32x32.png",
+        oauth2_redirect_url=f"{root}/docs/oauth2-redirect",
+        init_oauth={"clientId": OWN_CLIENT, "usePkceWithAuthorizationCodeGrant": True},
         swagger_ui_parameters={"persistAuthorization": False, "tryItOutEnabled": True},
     )
     page.headers["Content-Security-Policy"] = _DOCS_POLICY
+    return page
+
+
+@router.get("/docs/oauth2-redirect", include_in_schema=False)
+async def docs_login_ended() -> Response:
+    """Where the login page sends the window that the Authorize dialog has opened."""
+    page = get_swagger_ui_oauth2_redirect_html()
+    page.headers["Content-Security-Policy"] = _REDIRECT_POLICY
+    page.headers["Referrer-Policy"] = "no-referrer"  # the URL has the code
     return page
 
 

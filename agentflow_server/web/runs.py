@@ -1,13 +1,23 @@
 """Runs: list them, get one, follow its events, stop it, answer what it asks."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 
-from agentflow_server.errors import InvalidRequest
-from agentflow_server.models import Answer, JsonObject, Page, PendingInterrupt, Run
+from agentflow_server.errors import InvalidRequest, NotFound
+from agentflow_server.models import (
+    Answer,
+    JsonObject,
+    OwnedInterrupt,
+    Page,
+    PendingInterrupt,
+    Principal,
+    Run,
+)
+from agentflow_server.runs.runner import Runner
 from agentflow_server.web.parameters import (
     Cursor,
     Limit,
@@ -123,17 +133,70 @@ async def resume_run(
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     answer = Answer(body.value, body.answers, find_webhook(request, body))
+    try:
+        return await _answer(request, caller, runs, thread_id, run_id, answer, body, accept=accept)
+    except NotFound:
+        if not await request.app.state.door.may_answer_others(request):
+            raise
+        return await _answer_for_owner(request, caller, runs, thread_id, run_id, answer, body)
+
+
+async def _answer(
+    request: Request,
+    caller: Principal,
+    runs: Runner,
+    thread_id: str,
+    run_id: str,
+    answer: Answer,
+    body: Resumption,
+    *,
+    accept: str,
+) -> Response:
     stops = body.on_disconnect == "cancel"
     if not (stops or body.background or body.wants_stream(accept)):
         return turn_response(await runs.send_answer(caller, thread_id, run_id, answer))
-    active = await runs.resume(caller, thread_id, run_id, answer)
+    resumed = await runs.resume(caller, thread_id, run_id, answer)
     if body.background:
-        return accepted(request, active.run)
+        return accepted(request, resumed.run)
     if body.wants_stream(accept):
         return stream_response(
-            request, runs, caller, active.run, after=active.last_seq, stop_when_left=stops
+            request, runs, caller, resumed.run, after=resumed.last_seq, stop_when_left=stops
         )
-    return await wait_response(request, runs, caller, active.run)
+    return await wait_response(request, runs, caller, resumed.run)
+
+
+async def _answer_for_owner(
+    request: Request,
+    caller: Principal,
+    runs: Runner,
+    thread_id: str,
+    run_id: str,
+    answer: Answer,
+    body: Resumption,
+) -> Response:
+    """What comes of it is the owner's: whoever answers sees nothing of it, and sends it nowhere.
+
+    Raises NotFound, NotInterrupted, InvalidRequest.
+    """
+    owner = await runs.store.find_asker(thread_id, run_id)
+    if owner is None:
+        raise NotFound("There is no such run")
+    if not body.background or answer.webhook is not None:
+        raise InvalidRequest("a run of somebody else's: expected background true, and no webhook")
+    resumed = await runs.resume(replace(caller, id=owner), thread_id, run_id, answer)
+    request.app.state.door.note_answer(request, owner, run_id)
+    return accepted(request, resumed.run.model_copy(update={"webhook": None}))
+
+
+@interrupts.get(
+    "/all",
+    response_model=Page[OwnedInterrupt],
+    summary="List what the agents of all users wait for, newest first",
+)
+async def list_all_interrupts(
+    caller: Caller, runs: Runs, limit: Limit = 20, cursor: Cursor = None
+) -> Response:
+    return json_response(await runs.store.list_all_interrupts(limit=limit, cursor=cursor))
 
 
 @interrupts.get(

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from agentflow_server.auth.authorization import ANSWER_ANY
+
 SCOPES: Mapping[tuple[str, str], str] = {
     ("GET", "/agents"): "agents:read",
     ("GET", "/threads"): "threads:read",
@@ -18,12 +20,30 @@ SCOPES: Mapping[tuple[str, str], str] = {
     ("POST", "/threads/{thread_id}/runs/{run_id}/cancel"): "runs:cancel",
     ("POST", "/threads/{thread_id}/runs/{run_id}/resume"): "runs:create",
     ("GET", "/interrupts"): "runs:read",
+    ("GET", "/interrupts/all"): ANSWER_ANY,
     ("GET", "/threads/{thread_id}/state"): "threads:read",
     ("GET", "/threads/{thread_id}/history"): "threads:read",
     ("POST", "/tickets"): "runs:read",
 }
 """(method, path) → scope. A secured route that is missing here cannot be built."""
 
+UNSCOPED = frozenset(
+    {
+        ("GET", "/verify-token"),
+        ("POST", "/verify-token"),
+        ("GET", "/users/me"),
+        ("GET", "/userinfo"),
+        ("POST", "/userinfo"),
+    }
+)
+"""What everybody may ask who is somebody: it tells him about himself."""
+
 SOCKET_ROUTE = ("GET", "/threads/{thread_id}/ws")
 SOCKET_SCOPE = "runs:read"
 """What opening a WebSocket wants; each command on it wants the scope of its route."""
+
+
+def find_scope(method: str, path: str) -> str | None:
+    """None: the route wants a credential, and no scope. Raises KeyError."""
+    route = method, path
+    return None if route in UNSCOPED else SCOPES[route]

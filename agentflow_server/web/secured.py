@@ -22,7 +22,7 @@ from agentflow_server.web.errors import (
     BodyTooLarge,
     UnsupportedMediaType,
 )
-from agentflow_server.web.scopes import SCOPES
+from agentflow_server.web.scopes import find_scope
 
 MAX_LENGTH_DIGITS = 18
 
@@ -30,16 +30,16 @@ MAX_LENGTH_DIGITS = 18
 class SecuredRoute(APIRoute):
     """Every route behind the door uses it: `APIRouter(route_class=SecuredRoute)`.
 
-    It has one method and a line in the table of scopes.
+    It has one method and a line in a table of scopes.py.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         method = next(iter(self.methods or ()))
-        action = SCOPES[method, self.path]
+        action = find_scope(method, self.path)
         route = f"{method} {self.path}"
         known = {field.alias for field in self.dependant.query_params}
-        known |= {"owner"} if method == "GET" else set()
+        known |= {"owner"} if method == "GET" and action is not None else set()
 
         async def secured(request: Request) -> Response:
             state = request.app.state

@@ -21,11 +21,13 @@ class Proof:
 class Visit:
     """Who comes from where and wants what; `headers` is what the guards tell the client.
 
+    An `action` of None needs nobody's permission: it is about the caller himself.
+
     The request's scope keeps it, so it does not know the request: the two would hold each other,
     and with them everything of every request, until the garbage collector comes.
     """
 
-    action: str
+    action: str | None
     route: str
     address: str
     thread_id: str | None

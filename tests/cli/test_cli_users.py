@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ import agentflow_server
 from agentflow_server.auth.revocation import Revocations
 from agentflow_server.cli import app
 from agentflow_server.errors import NotAuthenticated
-from agentflow_server.models import Principal, Revocation, User, UserSecrets
+from agentflow_server.models import Principal, RefreshToken, Revocation, User, UserSecrets
 from agentflow_server.stores.sqlite import SqliteStore
 from agentflow_server.users.login import find_verified_user
 from agentflow_server.users.passwords import Passwords
@@ -450,6 +451,34 @@ def test_r63_a_new_password_takes_the_place_of_the_old_one(run: Run, folder: Pat
     refused = type_in("alicealicealice", "users", "set-password", "alice", "--password-stdin")
     assert (refused.exit_code, refused.stderr) == (2, "The password is made of the username\n")
     assert can_log_in(folder, "alice", GOOD)
+
+
+@pytest.mark.parametrize("act", ["disable", "set-password --generate"])
+def test_r68_the_logins_of_a_user_end_with_his_password(run: Run, folder: Path, act: str) -> None:
+    add(run)
+    (user,) = stored_users(folder)
+    now = datetime.now(UTC)
+    login = RefreshToken(b"hash", "f1", "app", user.user_id, (), now, now, now + timedelta(1))
+    assert use(folder, lambda store: store.add_refresh_token(login))
+    command, *options = act.split()
+    result = run("users", command, "alice", *options)
+    assert "Logins ended: 1" in result.stderr
+    assert use(folder, lambda store: store.find_refresh_token(b"hash")) is None
+    assert "Logins ended" not in run("users", command, "alice", *options).stderr
+
+
+def test_r63_a_token_server_may_ask_for_shorter_passwords(run: Run, folder: Path) -> None:
+    short = "sea breeze"
+    refused = type_in(short, "users", "add", "alice", "--password-stdin")
+    assert "fewer than 15 characters" in refused.stderr
+    file = folder / "agentflow.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = {**settings, "token_server": {"password_min_length": 10}}
+    settings.pop("auth", None)
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    assert type_in(short, "users", "add", "alice", "--password-stdin").exit_code == 0
+    refused = type_in("sea breez", "users", "set-password", "alice", "--password-stdin")
+    assert "fewer than 10 characters" in refused.stderr
 
 
 def test_a_removed_users_threads_stay_and_are_nobody_elses(run: Run, folder: Path) -> None:

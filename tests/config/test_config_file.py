@@ -63,7 +63,7 @@ def test_every_problem_is_reported_at_once(problems: Problems) -> None:
         ({"Auth": "jwt"}, 'Auth: unknown key – did you mean "auth"?'),
         ({"authentication": "jwt"}, 'authentication: unknown key – did you mean "auth"?'),
         ({"public-url": 1}, 'public-url: unknown key – did you mean "public_url"?'),
-        ({"token_server": {}}, "token_server: unknown key"),
+        ({"playground": {}}, "playground: unknown key"),
         ({"zzz\u202e\n": 1}, '"zzz\\u202e\\n": unknown key'),
         ({"port": 1}, "port: unknown key – set it with --port or AGENTFLOW_PORT"),
         (

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentflow_server.models import Answer
 from agentflow_server.testing.engine_data import PATIENCE
-from agentflow_server.testing.store_data import ALICE
 
 pytest.importorskip("langgraph.checkpoint.postgres")
 
@@ -44,10 +42,7 @@ async def test_a_question_of_one_process_is_answered_by_another(
                 await asyncio.sleep(0.02)
         fleet.send(first, signal.SIGKILL)
         second = start()
-        answer = Answer("yes")
-        await api.engine.dispatch(
-            await api.store.resume_run(ALICE, run.thread_id, run.run_id, answer)
-        )
+        await api.resume(run)
         assert (await api.ended(run)).status == "success"
         assert await api.answers(run) == ["first", "yes"]
         assert [pid for pid, _, _ in fleet.log("first")] == [first]

@@ -111,6 +111,7 @@ q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
 ADDRESSES = {
     "REDIS_URL": "redis://127.0.0.1:6379/0",
     "DATABASE_URL": "postgresql://agentflow:x@127.0.0.1/agentflow",
+    "NIGHTLY_SECRET": "q8Zr2Lk5Vw9Xc3Bn7Tm1Hd6Gf4Js0PaYe",
 }
 """Nothing is connected to."""
 

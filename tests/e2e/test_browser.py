@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 import jwt
 import pytest
@@ -29,14 +32,20 @@ OPTIONS = [
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
+class PageLeft(Exception):
+    """The browser went to another page meanwhile."""
+
+
 class Page:
     """A tab, driven through Chromium's DevTools protocol."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, target: str | None = None) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._session: str | None = None
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        if target is None:
+            target = str(self._call("Target.createTarget", url="about:blank")["targetId"])
+        self._target = target
         attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         self._call("Page.enable")
@@ -48,6 +57,8 @@ class Page:
             message["sessionId"] = self._session
         self._socket.send(json.dumps(message))
         answer = self._receive(lambda message: message.get("id") == number)
+        if answer.get("error", {}).get("code") == -32000:
+            raise PageLeft(answer)
         assert "error" not in answer, answer
         result: dict[str, Any] = answer["result"]
         return result
@@ -61,13 +72,31 @@ class Page:
 
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)
+        self.wait_for_load()
+
+    def wait_for_popup(self) -> str:
+        """The target of the window that this page has opened, or is about to."""
+        # It tells about those that are there as well, before it answers.
+        message = {"id": next(self._numbers), "method": "Target.setDiscoverTargets"}
+        self._socket.send(json.dumps({**message, "params": {"discover": True}}))
+
+        def is_popup(message: dict[str, Any]) -> bool:
+            target = message.get("params", {}).get("targetInfo", {})
+            return message.get("method") == "Target.targetCreated" and (
+                target.get("openerId") == self._target
+            )
+
+        return str(self._receive(is_popup)["params"]["targetInfo"]["targetId"])
+
+    def wait_for_load(self) -> None:
         self._receive(lambda message: message.get("method") == "Page.loadEventFired")
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression; of a promise, once it has one."""
         answer = self._call(
-            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
-        )
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True,
+            userGesture=True,
+        )  # fmt: skip
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -76,13 +105,21 @@ class Page:
         return str(self._with(selector, "element.textContent"))
 
     def click(self, selector: str) -> None:
-        self._with(selector, "element.click()")
+        self.text(selector)
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
 
     def type(self, selector: str, text: str) -> None:
         self._with(selector, "element.focus()")
         self._call("Input.insertText", text=text)
 
     def _with(self, selector: str, script: str) -> Any:
+        while True:
+            try:
+                return self._once_there(selector, script)
+            except PageLeft:
+                continue
+
+    def _once_there(self, selector: str, script: str) -> Any:
         return self.evaluate(f"""new Promise(done => {{
             const look = () => {{
                 const element = document.querySelector({json.dumps(selector)});
@@ -239,3 +276,88 @@ def test_a_page_of_another_origin_may_call_once_cors_allows_it(
 def test_a_page_of_another_origin_may_not_call_before(run_snippet, write, start, secret):
     server = start(write({}, auth="jwt"), JWT_SECRET_KEY=secret)
     assert run_snippet(server.url) == "TypeError: Failed to fetch"
+
+
+PASSWORD = "tea kettle sings at noon"
+STATUS = f"{LIST_THREADS} .live-responses-table tbody .response-col_status"
+
+
+@pytest.fixture
+def start_with_alice(write, start, environment) -> Callable[..., Any]:
+    """A server that logs users in, and knows alice."""
+
+    def start_with_alice(**settings: Any) -> Any:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        folder = write({}, auth=..., public_url=f"http://127.0.0.1:{port}", **settings)
+        subprocess.run(
+            [sys.executable, "-m", "agentflow_server", "users", "add", "alice", "--password-stdin"],
+            cwd=folder, env=environment(), input=PASSWORD, text=True, check=True,
+            capture_output=True, timeout=DEADLINE,
+        )  # fmt: skip
+        return start(folder, "--port", str(port))
+
+    return start_with_alice
+
+
+def list_threads_in_swagger(page: Page) -> str:
+    """The status of the answer."""
+    page.click(f"{LIST_THREADS} .opblock-summary-control")
+    page.evaluate(OPERATION_IS_READY)
+    page.click(f"{LIST_THREADS} .execute")
+    return page.text(STATUS)
+
+
+def test_swaggers_authorize_dialog_logs_in_with_username_and_password(page, start_with_alice):
+    server = start_with_alice(token_server={"password_grant": True})
+    page.open(f"{server.url}/docs")
+    page.click(".auth-wrapper .authorize")
+    page.type("#oauth_username", "alice")
+    page.type("#oauth_password", PASSWORD)
+    page.click(".auth-btn-wrapper .authorize")
+    page.text(".auth-btn-wrapper .btn-done")
+    page.text(".auth-container h6")  # "Authorized"
+    page.click(".auth-btn-wrapper .btn-done")
+    assert list_threads_in_swagger(page).startswith("200")
+
+
+def log_in(page: Page) -> None:
+    page.type("#username", "alice")
+    page.type("#password", PASSWORD)
+    page.click("button")
+
+
+def test_swaggers_authorize_dialog_logs_in_on_the_login_page(page, chromium, start_with_alice):
+    server = start_with_alice(token_server={})
+    page.open(f"{server.url}/docs")
+    page.click(".auth-wrapper .authorize")
+    page.click(".auth-btn-wrapper .authorize")
+    with connect(chromium, max_size=None, proxy=None) as socket:
+        popup = Page(socket, page.wait_for_popup())
+        log_in(popup)
+        page.text(".auth-container h6")  # "Authorized"
+    page.click(".auth-btn-wrapper .btn-done")
+    assert list_threads_in_swagger(page).startswith("200")
+
+
+def test_the_login_page_sends_a_browser_back_to_another_origin(page, site, start_with_alice):
+    server = start_with_alice(token_server={})
+    site.html = FRAME.replace("SNIPPET", "console.log(location.search)")
+    request = {
+        "response_type": "code", "client_id": "agentflow", "state": "s", "code_challenge": "c" * 43,
+        "code_challenge_method": "S256",
+        "redirect_uri": f"http://127.0.0.1:{site.server_port}/callback",
+    }  # fmt: skip
+    page.open(f"{server.url}/authorize?{urlencode(request)}")
+    page.type("#password", "not this one")
+    page.type("#username", "alice")
+    page.click("button")
+    page.wait_for_load()
+    assert page.text("[role=alert]") == "The username, the password or the code is wrong"
+    page.type("#password", PASSWORD)
+    page.click("button")
+    page.wait_for_load()
+    found = parse_qs(str(page.evaluate("outcome")).strip('"?'))
+    assert found.keys() == {"code", "state", "iss"}
+    assert found["iss"] == [server.url]

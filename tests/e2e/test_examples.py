@@ -1,9 +1,12 @@
 """The examples, started as their READMEs say, answer the READMEs' own commands as promised."""
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,18 +37,39 @@ def all_examples() -> list[str]:
     return sorted(file.parent.name for file in folder.glob("*/agentflow.json"))
 
 
+def find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder with what a new user has after `pip install`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, given in {"python": "", "agentflow": "-m agentflow_server"}.items():
+        command = folder / name
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} {given} "$@"\n', encoding="utf-8")
+        command.chmod(0o755)
+    return folder
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 @pytest.mark.parametrize("name", all_examples())
-def test_the_commands_of_an_example_answer_as_its_readme_says(name, example, start):
+def test_the_commands_of_an_example_answer_as_its_readme_says(
+    name, example, start, installed, environment
+):
     folder = example(name)
-    server = start(folder)
+    # A token server has to know its address before it listens: port 0 will not do.
+    server = start(folder, "--port", str(find_free_port())) if name == "login" else start(folder)
     blocks = BLOCK.findall((folder / "README.md").read_text(encoding="utf-8"))
     assert blocks
     script = "".join(f"{commands}\necho; echo '{END}'\n" for commands, _ in blocks)
     script = script.replace(PRINTED_URL, server.url)
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        capture_output=True, text=True, timeout=60, check=True,
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder,
+        env=environment(PATH=f"{installed}:{os.environ['PATH']}"),
+        capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     answers = done.stdout.split(END)[:-1]
     for (commands, expected), answer in zip_longest(blocks, answers):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentflow_server.web.scopes import SCOPES
+from agentflow_server.web.scopes import SCOPES, UNSCOPED
 
 ROLES = {
     "roles": {
@@ -140,6 +140,9 @@ def test_a_function_that_cannot_be_asked_stops_the_server(project):
 
 def test_every_route_has_a_scope_and_every_scope_a_route():
     from agentflow_server.app import SECURED
+    from agentflow_server.web.token_server import userinfo
 
-    routes = {(m, r.path) for router in SECURED for r in router.routes for m in r.methods}
-    assert routes == set(SCOPES)
+    routers = (*SECURED, userinfo)
+    routes = {(m, r.path) for router in routers for r in router.routes for m in r.methods}
+    assert routes == set(SCOPES) | UNSCOPED
+    assert not set(SCOPES) & UNSCOPED

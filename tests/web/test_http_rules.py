@@ -13,6 +13,7 @@ from agentflow_server.web.secured import SecuredRoute
 
 PUBLIC = {
     "/ping", "/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/{asset}",
+    "/docs/oauth2-redirect",
     "/.well-known/oauth-protected-resource{path:path}",
 }  # fmt: skip
 

@@ -3,10 +3,11 @@
 import pytest
 
 from agentflow_server.models import Message, Run, Thread
+from agentflow_server.web.identity import LocalUser, VerifiedToken
 from agentflow_server.web.turns import TurnResult
 
 
-@pytest.mark.parametrize("model", [Thread, Message, Run, TurnResult])
+@pytest.mark.parametrize("model", [Thread, Message, Run, TurnResult, VerifiedToken, LocalUser])
 def test_an_answer_has_an_example_with_all_its_members(project, model):
     schema = project.app().openapi()["components"]["schemas"][model.__name__]
     (example,) = schema["examples"]

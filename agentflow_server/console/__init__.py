@@ -1,0 +1,1 @@
+"""A conversation with an agent in the terminal, and the login that is kept for it."""
