@@ -9,7 +9,8 @@ PYTHON ?= python3
 CONFIG ?= agentflow.json.example
 TESTS ?=
 COVER ?=
-PYTEST_OPTIONS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests wait for processes and databases more than they compute.
+PYTEST_OPTIONS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # A version that pyenv has installed but not activated answers only when it is named.
 pyenv_version := $(patsubst python%,%,$(filter python3.%,$(PYTHON)))
