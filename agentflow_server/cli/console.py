@@ -56,7 +56,8 @@ def chat(url: str | None, *, thread: str | None, agent: str | None, user: str | 
         session = Session(server)
         if user is not None and not _is_of(session, user):
             session.save(_log_in(server, Way(user=user)))
-        talk(server, _find_login(session), thread_id=thread, agent=agent)
+        login = _find_login(session) if user is None else session.find_login()
+        talk(server, login, thread_id=thread, agent=agent)
 
 
 def log_in(url: str | None, way: Way) -> None:

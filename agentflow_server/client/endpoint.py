@@ -73,7 +73,11 @@ class TokenEndpoint:
     def _refusal(
         self, response: httpx2.Response, document: JsonObject, form: Mapping[str, str]
     ) -> LoginFailed:
-        code, text = document.get("error"), document.get("error_description")
+        # A server without this endpoint says so as its problems are said (RFC 9457).
+        code, text = (
+            document.get("error"),
+            document.get("error_description", document.get("detail")),
+        )
         shown = (
             ": ".join(part for part in (code, text) if isinstance(part, str)) or "no reason given"
         )

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from agentflow_server.client import AgentflowClientError, AsyncAgentflowClient, ServerUnreachable
 from agentflow_server.console.conversation import Conversation
 from agentflow_server.console.display import Display
+from agentflow_server.console.interrupting import run_interruptible
 from agentflow_server.console.printable import make_line
 from agentflow_server.console.prompt import Prompt
 from agentflow_server.console.questions import describe, read_answer
@@ -135,7 +136,7 @@ class Chat:
 
     def _run(self, doing: Coroutine[Any, Any, None]) -> None:
         try:
-            self._runner.run(doing)
+            run_interruptible(self._runner, doing)
         except ServerUnreachable as error:
             self._fail(f"{error} – /thread looks again how far the agent is")
         except AgentflowClientError as error:

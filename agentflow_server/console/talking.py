@@ -13,6 +13,7 @@ from agentflow_server.client.clients import Auth
 from agentflow_server.console.chat import Chat
 from agentflow_server.console.conversation import Conversation
 from agentflow_server.console.display import Display, MarkdownDisplay, PlainDisplay
+from agentflow_server.console.interrupting import run_interruptible
 from agentflow_server.console.prompt import Prompt
 from agentflow_server.console.questions import describe
 from agentflow_server.console.sessions import find_folder
@@ -34,9 +35,10 @@ def talk(url: str, auth: Auth, *, thread_id: str | None, agent: str | None) -> N
         conversation = Conversation(client, display, agent=agent)
         if not sys.stdin.isatty():
             conversation.thread_id = thread_id
-            runner.run(_say_once(conversation, _read_message()))
+            run_interruptible(runner, _say_once(conversation, _read_message()))
             return
-        runner.run(_begin(client, conversation, display, url=url, agent=agent, thread_id=thread_id))
+        begun = _begin(client, conversation, display, url=url, agent=agent, thread_id=thread_id)
+        run_interruptible(runner, begun)
         prompt = Prompt(find_folder() / "history")
         Chat(runner, client, conversation, display=display, prompt=prompt, errors=sys.stderr).talk()
         _say_goodbye(conversation, display, url)

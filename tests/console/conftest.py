@@ -308,7 +308,8 @@ class Terminal:
         os.write(self._ours, text.encode(errors="surrogateescape"))
 
     def wait(self) -> int:
-        while self._read(DEADLINE):
+        deadline = time.monotonic() + DEADLINE
+        while self._read(deadline - time.monotonic()):
             pass
         return self.process.wait(DEADLINE)
 

@@ -104,4 +104,4 @@ def test_ctrl_c_stops_the_agent_and_is_130(start, client):
     assert (process.stdout.read(), process.wait(60)) == (b"\n", 130)
     thread = next(client.list_threads())
     (run,) = client.list_runs(thread.thread_id)
-    assert run.status == "cancelled"
+    assert client.wait(thread.thread_id, run.run_id, timeout=60).status == "cancelled"
