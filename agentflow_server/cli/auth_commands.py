@@ -28,10 +28,10 @@ def init(
     config: ConfigFile = None,
     database: Database = None,
 ) -> None:
-    """Add a first user and print the password; where there are users, nothing changes."""
-    from agentflow_server.cli.first_user import add_first_user  # noqa: PLC0415
+    """Make what is missing: secrets, a key that signs, and a first user, whose password is printed."""
+    from agentflow_server.cli.first_user import init_auth  # noqa: PLC0415
 
-    add_first_user(config, database, username=username, roles=role or [], scopes=scope or [])
+    init_auth(config, database, username=username, roles=role or [], scopes=scope or [])
 
 
 @auth.command("rotate-keys")

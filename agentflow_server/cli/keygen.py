@@ -20,8 +20,12 @@ _RSA_BITS = 3072
 
 
 def print_secret() -> None:
+    typer.echo(make_secret())
+
+
+def make_secret() -> str:
     # 64 bytes are enough for HS512, and more does not help.
-    typer.echo(secrets.token_urlsafe(64))
+    return secrets.token_urlsafe(64)
 
 
 def write_key_pair(algorithm: str, folder: Path) -> None:

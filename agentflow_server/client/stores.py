@@ -3,13 +3,12 @@
 import hashlib
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from agentflow_server import private_files
 from agentflow_server.client.errors import LoginFailed
 from agentflow_server.client.tokens import Token
 
@@ -66,7 +65,10 @@ class TokenFile:
     def load(self) -> Token | None:
         try:
             with self._path.open("rb") as file:
-                _check_privacy(self._path, os.fstat(file.fileno()))
+                if not private_files.is_private(os.fstat(file.fileno())):
+                    raise _unusable(
+                        f"{self._path}: others can read it; chmod 600 it, and log in anew"
+                    )
                 return Token.loads(file.read(MAX_BYTES))
         except FileNotFoundError:
             return None
@@ -75,7 +77,7 @@ class TokenFile:
 
     def save(self, token: Token) -> None:
         try:
-            _replace(self._path, token.dumps())
+            private_files.replace(self._path, token.dumps())
         except OSError as error:
             raise _unusable(f"{self._path}: {error}") from error
 
@@ -115,27 +117,6 @@ class KeyringTokens:
 
 def _unusable(detail: str) -> LoginFailed:
     return LoginFailed(detail, code="token_store")
-
-
-def _check_privacy(path: Path, status: os.stat_result) -> None:
-    if os.name == "posix" and status.st_mode & 0o077:
-        raise _unusable(f"{path}: others can read it; chmod 600 it, and log in anew")
-
-
-def _replace(path: Path, text: str) -> None:
-    """All of it or nothing, also when the power fails; readable for the owner alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 – a descriptor
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 def try_lock_file(path: Path) -> Callable[[], None] | None:

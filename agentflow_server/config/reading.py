@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,10 @@ from agentflow_server.errors import ConfigError
 _VARIABLE = re.compile(
     r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?\}|(?P<broken>\$\{)"
 )
+
+
+def find_config_file(path: Path | str | None) -> Path:
+    return Path(path or os.environ.get("AGENTFLOW_CONFIG") or "agentflow.json").absolute()
 
 
 def read_file(path: Path, *, hint: str = "") -> str:
@@ -82,6 +87,12 @@ def _syntax(text: str, position: int) -> str:
     if rest.startswith(("}", "]")) and text[:position].rstrip().endswith(","):
         return "a comma before the end"
     return ""
+
+
+def find_variable(written: Any) -> str | None:
+    """The name in `"${NAME}"`, if there is nothing else, and no default either."""
+    match = _VARIABLE.fullmatch(written) if isinstance(written, str) else None
+    return match["name"] if match and match["default"] is None else None
 
 
 class Expansion:

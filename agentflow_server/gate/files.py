@@ -2,12 +2,10 @@
 
 import json
 import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agentflow_server import strict_json
+from agentflow_server import private_files, strict_json
 from agentflow_server.gate.errors import BadCard, CardNotFound
 
 MAX_BYTES = 64 * 1024
@@ -41,16 +39,7 @@ def write_card(path: Path, card: Content) -> None:
     never. Raises BadCard, OSError."""
     if os.path.lexists(path):
         _check_replaceable(path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 – a descriptor
-            file.write(json.dumps(card._asdict(), indent=2) + "\n")
-        Path(name).replace(path)
-    except OSError:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    private_files.replace(path, json.dumps(card._asdict(), indent=2) + "\n")
 
 
 def _check_replaceable(path: Path) -> None:
@@ -61,7 +50,7 @@ def _check_replaceable(path: Path) -> None:
 
 
 def _check_privacy(path: Path, status: os.stat_result) -> None:
-    if os.name == "posix" and status.st_mode & 0o077:
+    if not private_files.is_private(status):
         raise BadCard(
             f"{path}: others can read it, and use its token; chmod 600 it, or better make a new "
             f"one: {NEW_ONE} {path}"
