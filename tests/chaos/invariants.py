@@ -98,7 +98,7 @@ def event_logs_are_gapless_and_end_once(_: Journal, now: Snapshot) -> Problems:
             yield f"the last event of {run_id} does not say {status}"
         if status not in LAST_EVENTS and last in ENDING:
             yield f"run {run_id} is {status} and its last event {last}"
-        if status == "pending" and types:
+        if status == "pending" and types and run["started_at"] is None:
             yield f"run {run_id} waits and has events {types}"
         asked = types.count("interrupt") - (status == "interrupted")
         if asked != len(now.answers(run_id)):

@@ -107,7 +107,7 @@ def open_api() -> Callable[[str], object]:
     return opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def gate() -> AsyncIterator[Gate]:
     async with Gate() as gate:
         yield gate

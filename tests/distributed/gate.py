@@ -1,6 +1,7 @@
 """A place where agents in other processes stop until the test lets them go on."""
 
 import asyncio
+from contextlib import suppress
 from typing import Self
 
 DEADLINE = 60.0
@@ -23,7 +24,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._came: asyncio.Queue[Held] = asyncio.Queue()
-        self._held: list[Held] = []
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._meet, "127.0.0.1", 0)
@@ -31,19 +32,20 @@ class Gate:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for held in self._held:
-            held.let_go()
+        for writer in self._writers:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
         self._server.close()
         await self._server.wait_closed()
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         line = await reader.readline()
         if not line.endswith(b"\n"):
-            writer.close()  # killed before it could say who it is
-            return
+            return  # killed before it could say who it is
         pid, _, content = line.decode().strip().partition(" ")
-        self._held.append(Held(int(pid), content, writer))
-        self._came.put_nowait(self._held[-1])
+        self._came.put_nowait(Held(int(pid), content, writer))
 
     async def wait(self) -> Held:
         """The next one that comes."""
