@@ -19,6 +19,8 @@ AgentflowError
 │   ├── RequestInProgress
 │   └── IdempotencyMismatch
 ├── RunFailed              the agent did not finish its turn
+├── NotApproved            a human said no to what the agent wanted to do
+├── ConnectionUnavailable  a tool gets no credential for another API
 ├── LeaseLost              another worker owns the run now
 ├── ServerStopping         the run goes on at the next start
 └── StoreUnavailable       the database cannot be used right now
@@ -186,6 +188,42 @@ class RunFailed(AgentflowError):
         super().__init__(message)
         self.run_code = code
         self.details = details
+
+
+class NotApproved(AgentflowError):
+    """A human said no to what the agent wanted to do; `comment` is what he said with it.
+
+    An agent may catch it. Uncaught it ends the run, with this code.
+    """
+
+    code = "not_approved"
+
+    def __init__(self, comment: str | None = None) -> None:
+        super().__init__("Not approved")
+        self.comment = comment
+
+
+class ConnectionUnavailable(AgentflowError):
+    """A tool gets no credential for another API; `reason` is a code.
+
+    Neither it nor the message holds a secret, or what the other side has said.
+    """
+
+    code = "connection_unavailable"
+
+    REASONS: ClassVar[Mapping[str, str]] = {
+        "unknown": "there is none of this name",
+        "no_run": "the run has ended, or is executed elsewhere",
+        "unreachable": "the authorization server cannot be reached, or is broken",
+        "refused": "the authorization server refuses us",
+        "unreadable": "what the authorization server answers cannot be used",
+        "closing": "the server is stopping",
+    }
+
+    def __init__(self, connection: str, *, reason: str, hint: str = "") -> None:
+        super().__init__(f"connection {connection!r}: {self.REASONS[reason]}{hint}")
+        self.connection = connection
+        self.reason = reason
 
 
 class LeaseLost(AgentflowError):

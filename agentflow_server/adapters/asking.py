@@ -1,11 +1,9 @@
 """Lets a plain function ask a human: `answer = await ask(config, {...})`."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from agentflow_server.adapters.shapes import json_copy
+from agentflow_server.adapters.shapes import digest, json_copy
 from agentflow_server.models import Interrupt, JsonObject
 
 
@@ -26,7 +24,7 @@ class Questions:
             raise Asked
         shown = json_copy(value, "the question")
         self._number += 1
-        interrupt_id = f"{self._number}-{_digest(shown)}"
+        interrupt_id = f"{self._number}-{digest(shown)}"
         if interrupt_id in self._answers:
             return self._answers[interrupt_id]
         self.open = Interrupt(interrupt_id=interrupt_id, value=shown)
@@ -67,8 +65,3 @@ def ask_sync(config: Mapping[str, Any], value: Any) -> Any:
             "(a graph asks with its framework's own interrupt)"
         )
     return config.questions.ask(value)
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,6 +6,7 @@ from typing import Any
 
 from langgraph.types import Command, StateSnapshot
 
+from agentflow_server.adapters.approving import bind_answer
 from agentflow_server.adapters.langgraph_states import Graph, address
 from agentflow_server.adapters.langgraph_turn import identity
 from agentflow_server.adapters.shapes import as_json
@@ -36,8 +37,11 @@ async def plan_resuming(
 ) -> Beginning:
     """`snapshot` is the thread's newest state, and the run's own."""
     answers = context.answers[-1] if context.answers else {}
-    pending = {asked.id for asked in snapshot.interrupts}
-    given = {key: value for key, value in answers.items() if key in pending}
+    given = {
+        asked.id: bind_answer(as_json(asked.value), answers[asked.id])
+        for asked in snapshot.interrupts
+        if asked.id in answers
+    }
     resume: Command[Any] | None = Command(resume=given) if given else None
     if context.attempt == 1:
         return Beginning(resume, told=_messages_of(snapshot))

@@ -1,5 +1,6 @@
 """Messages in OpenAI's shape, and the checks that keep a thread readable."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
@@ -61,6 +62,11 @@ def json_copy(value: Any, what: str) -> Any:
         return json.loads(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError) as exc:
         raise TypeError(f"expected JSON in {what!r}: {exc}") from exc
+
+
+def digest(value: Any) -> str:
+    """The same for the same JSON, and nobody finds two that share one."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def as_json(value: Any, *, bytes_mode: Literal["utf8", "base64"] = "utf8") -> Any:

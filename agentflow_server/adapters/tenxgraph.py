@@ -9,6 +9,7 @@ from importlib import import_module
 from itertools import combinations
 from typing import Any, ClassVar
 
+from agentflow_server.adapters.approving import bind_answer
 from agentflow_server.adapters.shapes import as_json
 from agentflow_server.adapters.tenxgraph_turn import Turn, call_ids
 from agentflow_server.errors import ConfigError
@@ -153,7 +154,8 @@ class TenxGraphAgent(Agent):
         return [Interrupt(interrupt_id=asked["id"], value=as_json(value))]
 
     def _resume(self, state: Any, answers: JsonObject) -> JsonObject:
-        questions = [question.interrupt_id for question in self._find_questions(state)]
+        asked = self._find_questions(state)
+        questions = [question.interrupt_id for question in asked]
         given = [answers[key] for key in questions if key in answers]
         if len(given) < len(questions):
             raise RuntimeError("the graph waits for something else than what was answered")
@@ -161,7 +163,7 @@ class TenxGraphAgent(Agent):
             results = zip(questions, map(_as_text, given), strict=True)
             return {"messages": [self._tool_message(*result) for result in results]}
         if (state.execution_meta.interrupt_data or {}).get("interrupt"):
-            return {"resume": given[0]}
+            return {"resume": bind_answer(asked[0].value, given[0])}
         return {"value": given[0]}  # in a key of ours: others would change the state
 
     async def _load(self, config: JsonObject) -> Any:

@@ -4,11 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass
 
+from agentflow_server.adapters.asking import Asked
 from agentflow_server.engines.embedded import STOPPED
-from agentflow_server.errors import AgentflowError, LeaseLost, StoreUnavailable
+from agentflow_server.errors import AgentflowError, LeaseLost, NotApproved, StoreUnavailable
 from agentflow_server.interfaces import Agent, AgentAsked, EventBus, Store
 from agentflow_server.interfaces.leases import holding, lease_after
 from agentflow_server.log_context import bind
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SUCCESS = RunOutcome("success")
 AGENT_FAILED = RunError(code="agent_failed", detail="The agent could not finish this turn")
+NOT_APPROVED = RunError(code="not_approved", detail="What the agent wanted to do was not approved")
 AGENT_GONE = RunError(code="agent_unknown", detail="This server no longer has the thread's agent")
 STORE_FAILED = RunError(code="store_unavailable", detail="What the agent said could not be stored")
 TIMED_OUT = RunError(code="run_timeout", detail="The agent took longer than the server allows")
@@ -81,8 +83,11 @@ class Worker:
         metrics: Metrics | None = None,
         tracing: Tracing | None = None,
         wake_sender: Callable[[], None] | None = None,
+        lend: Callable[[str], AbstractContextManager[None]] | None = None,
     ) -> None:
-        """`wake_sender` is called when a run with a webhook has ended."""
+        """`wake_sender` is called when a run with a webhook has ended. While a run is executed,
+        what its tools may use is `lend`ed to it by its id."""
+        self._lend = lend or (lambda run_id: nullcontext())
         self._wake_sender = wake_sender
         self._metrics = metrics or Metrics()
         self._tracing = tracing or Tracing()
@@ -106,6 +111,7 @@ class Worker:
         with (
             bind(request=origin.request_id, thread=run.thread_id, run=run.run_id),
             holding(run.run_id, active.lease),
+            self._lend(run.run_id),
             self._tracing.run_span(
                 origin.traceparent,
                 run_id=run.run_id,
@@ -255,12 +261,23 @@ class Worker:
         except BaseException as exc:
             # The user's agent may raise anything, also SystemExit, or CancelledError when nobody
             # has cancelled us. Its text stays in the log.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if self._was_told(active.run.run_id, exc):
                 raise asyncio.CancelledError from exc
+            if _is_refusal(exc):
+                log.info("run %s: what its agent wanted to do was refused", active.run.run_id)
+                return RunOutcome("error", NOT_APPROVED)
             log.exception("run %s: agent %r failed", active.run.run_id, active.run.agent)
             return RunOutcome("error", AGENT_FAILED)
         return SUCCESS
+
+    def _was_told(self, run_id: str, error: BaseException) -> bool:
+        """Whether the agent ended because we cancelled it. A task group whose own task has failed
+        leaves `cancelling()` above 0 before Python 3.13: alone it says nothing."""
+        turn, task = self._turns.get(run_id), asyncio.current_task()
+        if turn is not None and turn.told.done():
+            return True
+        is_cancelled = isinstance(error, asyncio.CancelledError)
+        return is_cancelled and task is not None and task.cancelling() > 0
 
     async def _messages(self, agent: Agent, active: ActiveRun) -> Sequence[Message]:
         if agent.remembers or active.turn == 1:
@@ -340,3 +357,14 @@ class Worker:
         if active.run.webhook is not None and self._wake_sender is not None:
             self._wake_sender()
         return following
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Also when a framework has wrapped it, or a task group, in which others still asked."""
+    for _ in range(8):  # an error may be its own cause
+        if error is None or isinstance(error, NotApproved):
+            break
+        if isinstance(error, BaseExceptionGroup):
+            return error.split((NotApproved, Asked))[1] is None
+        error = error.__cause__
+    return isinstance(error, NotApproved)
