@@ -18,6 +18,7 @@ from typing import Any, Self
 from benchmarks.agents import LENGTHS, TURNS_PER_THREAD
 from benchmarks.identity import UNLIMITED, Amount, Identity, measure_identity
 from benchmarks.load import Outcome, build_request, run_clients, time_first_delta
+from benchmarks.logins import Logins, measure_logins
 from benchmarks.server import ROOT, Cores, Memory, Server
 
 LONGEST_RUN = 20.0
@@ -62,6 +63,7 @@ class Effort:
     starts: int
     streams: int
     guarded: int
+    logins: int
     identity: Amount
 
 
@@ -73,6 +75,7 @@ FULL = Effort(
     starts=5,
     streams=60,
     guarded=40,
+    logins=200,
     identity=Amount(rounds=4, calls=500, requests=300, refusals=100),
 )
 QUICK = Effort(
@@ -83,6 +86,7 @@ QUICK = Effort(
     starts=2,
     streams=10,
     guarded=10,
+    logins=40,
     identity=Amount(rounds=1, calls=200, requests=100, refusals=30),
 )
 
@@ -152,6 +156,7 @@ class Figures:
     small: Small
     guards: Mapping[str, Sequence[Round]]
     identity: Identity
+    logins: Logins
 
 
 def measure(effort: Effort, cores: Cores, say: Say) -> Figures:
@@ -163,6 +168,7 @@ def measure(effort: Effort, cores: Cores, say: Say) -> Figures:
         small=_measure_small(effort, cores, say),
         guards=_measure_guards(effort, cores, say),
         identity=measure_identity(effort.identity, cores, say),
+        logins=measure_logins(effort.logins, cores, say),
     )
 
 

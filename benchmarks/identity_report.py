@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.cases import Figures, Round
 from benchmarks.identity import GOOD, UNKNOWN, WRONG, Answers, Identity
+from benchmarks.logins import Logins
 
 COST_COLUMNS = ("", "verified in process, µs", "request over HTTP, µs")
 REFUSAL_COLUMNS = (
     *("", "CPU in process, µs (p99)"),
     *("CPU over HTTP, µs", "p99 ms", "with three issuers, µs", "p99 ms"),
 )
+LOGIN_COLUMNS = ("", "median, ms", "best", "worst")
 KEY_COLUMNS = ("", "in process, µs", "over HTTP, µs")
 GUARD_COLUMNS = ("", "CPU ms", "more than neither, ms")
 
@@ -30,6 +32,12 @@ def list_limits(figures: Figures) -> Iterator[tuple[str, float, float, str]]:
     yield "the same, with three issuers", 5, of_three * 1000, "ms"
     difference = _compare(identity.keys_request)
     yield "API keys, over HTTP: unknown id against wrong secret", 10, difference, "%"
+    yield (
+        "refused logins, over HTTP: slowest kind against fastest",
+        5,
+        figures.logins.difference,
+        "%",
+    )
     added = _list_added(figures.guards)
     for name, more in added.items():
         yield f"{name}, CPU added per turn", 0.1 if name == "rate limits" else 0.2, more, "ms"
@@ -55,6 +63,13 @@ def describe_keys(identity: Identity) -> Iterator[tuple[str, ...]]:
     for name in (GOOD, WRONG, UNKNOWN):
         yield name, *(f"{times[name] * 1e6:.1f}" for times in both)
     yield "unknown id against wrong secret", *(f"{_compare(times):.1f} %" for times in both)
+
+
+def describe_logins(logins: Logins) -> Iterator[tuple[str, ...]]:
+    for name, times in logins.times.items():
+        shown = (logins.medians[name], min(times), max(times))
+        yield name, *(f"{seconds * 1000:.2f}" for seconds in shown)
+    yield "slowest against fastest", f"{logins.difference:.1f} %", "", ""
 
 
 def describe_guards(guards: Mapping[str, Sequence[Round]]) -> Iterator[tuple[str, ...]]:

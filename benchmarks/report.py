@@ -15,10 +15,12 @@ from benchmarks.identity_report import (
     COST_COLUMNS,
     GUARD_COLUMNS,
     KEY_COLUMNS,
+    LOGIN_COLUMNS,
     REFUSAL_COLUMNS,
     describe_costs,
     describe_guards,
     describe_keys,
+    describe_logins,
     describe_refusals,
     list_limits,
 )
@@ -133,6 +135,10 @@ def _report_identity(figures: Figures) -> Iterator[str]:
     yield "Medians, in mixed order. A guess should not show whether there is a key with that id."
     yield ""
     yield from write_table(KEY_COLUMNS, describe_keys(identity))
+    yield from ("## Refused logins: the time until the answer", "")
+    yield "The password grant, in mixed order; the disabled user's password is right."
+    yield ""
+    yield from write_table(LOGIN_COLUMNS, describe_logins(figures.logins))
     yield from ("## Audit log and rate limits, per turn", "")
     yield "Echo turns of a function with JWT, 16 clients, in the best of rounds side by side."
     yield ""

@@ -11,7 +11,7 @@ from uuid_utils import uuid7
 
 from agentflow_server.auth.own_tokens import CLIENT_PREFIX
 from agentflow_server.config import TokenServerConfig
-from agentflow_server.models import User
+from agentflow_server.models import JsonObject, User
 from agentflow_server.token_server.forms import TokenAnswer
 from agentflow_server.token_server.keys import Keys
 from agentflow_server.token_server.permissions import Permissions
@@ -24,6 +24,11 @@ class Session:
 
     session_id: str
     authenticated_at: datetime
+
+
+def find_own_claims(user: User) -> JsonObject:
+    """What operators say of him besides: what has a meaning in a token is never among it."""
+    return {name: value for name, value in user.claims.items() if name not in RESERVED_CLAIMS}
 
 
 class AccessTokens:
@@ -44,9 +49,8 @@ class AccessTokens:
         refresh_token: str | None,
     ) -> TokenAnswer:
         """For a user. Raises AuthUnavailable."""
-        own = {name: value for name, value in user.claims.items() if name not in RESERVED_CLAIMS}
         claims = {
-            **own,
+            **find_own_claims(user),
             "username": user.username,
             "auth_time": int(session.authenticated_at.timestamp()),
             "sid": session.session_id,

@@ -24,12 +24,12 @@ class OAuthError(Exception):
         self.retry_after = retry_after
 
     @classmethod
-    def too_many(cls, retry_after: int) -> "OAuthError":
+    def too_many(cls, retry_after: int, *, reason: str = "rate_limited") -> "OAuthError":
         """RFC 6749 has no code for 429; this one is understood as "try again later"."""
         return cls(
             "temporarily_unavailable",
             "Too many attempts",
-            reason="rate_limited",
+            reason=reason,
             status=429,
             retry_after=retry_after,
         )

@@ -157,5 +157,5 @@ def _require(form: Form, name: str) -> str:
 
 def _as_oauth_error(refused: LoginRefused) -> OAuthError:
     if refused.retry_after is not None:
-        return OAuthError.too_many(refused.retry_after)
+        return OAuthError.too_many(refused.retry_after, reason=refused.reason)
     return OAuthError("invalid_grant", LoginRefused.TEXT, reason=refused.reason)

@@ -1,6 +1,7 @@
 """Whether somebody is the user he says he is: password, second factor, and how often he may try."""
 
 import hashlib
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
     # It needs an extra, and this module must not.
     from agentflow_server.users.passwords import Passwords
 
+log = logging.getLogger(__name__)
+
 PER_ACCOUNT = Quota(10, 300)
-"""Failures, whether or not there is such an account. A code of six digits is not guessed so."""
+"""Failures, whether or not there is such an account."""
+PER_SECOND_FACTOR = Quota(30, 86_400)
+"""Wrong codes of somebody who knows the password: PER_ACCOUNT alone leaves him 2,880 of them, and
+with three codes good at any time a chance in a hundred, each day."""
 
 
 class LoginLimits:
@@ -56,6 +62,17 @@ class LoginLimits:
             self._on_the_way[account] -= 1
             if not self._on_the_way[account]:
                 del self._on_the_way[account]
+
+    async def check_guesses(self, user_id: str) -> None:
+        """Raises LoginRefused, which does not look like a limit: that would say that the password
+        was right."""
+        left = await self._limiter.peek(_guesses_key(user_id), PER_SECOND_FACTOR)
+        if not left.remaining:
+            log.warning("too many wrong codes of a second factor today: user %s", user_id)
+            raise LoginRefused(reason="rate_limited")
+
+    async def count_guess(self, user_id: str) -> None:
+        await self._limiter.hit(_guesses_key(user_id), PER_SECOND_FACTOR)
 
     async def _check(self, key: str, quota: Quota) -> None:
         left = await self._limiter.peek(key, quota)
@@ -97,11 +114,19 @@ class Logins:
     ) -> None:
         if secrets.totp_secret is None:
             return
-        step = find_step(secrets.totp_secret, totp or "", self._clock())
+        if not totp:
+            raise LoginRefused(reason="totp_missing")
+        await self._limits.check_guesses(user.user_id)
+        step = find_step(secrets.totp_secret, totp, self._clock())
         if step is None:
-            raise LoginRefused(reason="bad_totp" if totp else "totp_missing")
+            await self._limits.count_guess(user.user_id)
+            raise LoginRefused(reason="bad_totp")
         if not await self._users.accept_totp_step(user.user_id, step):
             raise LoginRefused(reason="totp_replayed")
+
+
+def _guesses_key(user_id: str) -> str:
+    return f"login-totp {user_id}"
 
 
 def _account_key(username: str) -> str:

@@ -4,11 +4,11 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from agentflow_server.auth.authorization import ADMIN, ANSWER_ANY
 from agentflow_server.models import User
 from agentflow_server.token_server.errors import OAuthError
 
 MAX_SCOPES = 64
-ADMIN = "admin"
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}")
 
@@ -38,7 +38,7 @@ class ScopeRules:
         return Permissions(self.narrow(own, *found))
 
     def narrow(self, own: Collection[str], *limits: Collection[str] | None) -> tuple[str, ...]:
-        """`admin` stands for every known scope, in what somebody has and in what limits him."""
+        """`admin` stands for the scopes that it grants, in what somebody has and in what limits him."""
         scopes = self._spread(own)
         for limit in limits:
             if limit is not None:
@@ -46,7 +46,9 @@ class ScopeRules:
         return tuple(sorted(scopes))
 
     def _spread(self, scopes: Collection[str]) -> frozenset[str]:
-        return frozenset(scopes) | (self.known if ADMIN in scopes else frozenset())
+        found = frozenset(scopes)
+        # Of the known ones, `admin` does not grant this: who narrows a token gains nothing by it.
+        return found | (self.known - {ANSWER_ANY}) if ADMIN in found else found
 
 
 def read_scopes(text: str | None) -> tuple[str, ...]:

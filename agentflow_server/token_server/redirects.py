@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlencode
 
-_LOOPBACK = re.compile(r"(http://(?:\[[0-9a-f:]+\]|[A-Za-z0-9.-]+))(?::\d{1,5})?([/?].*)?")
+_LOOPBACK = re.compile(r"(http://(?:\[[0-9a-f:]+\]|[A-Za-z0-9.-]+))(?::[0-9]{1,5})?([/?].*)?")
 
 
 def is_registered(uri: str, registered: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from agentflow_server.config import TokenServerConfig
 from agentflow_server.errors import Forbidden, NotAuthenticated, NotFound
 from agentflow_server.interfaces import CredentialStore, GrantStore, RateLimiter, UserStore
 from agentflow_server.models import JsonObject, Principal, Quota, Revocation, is_user_id
-from agentflow_server.token_server.access_tokens import AccessTokens
+from agentflow_server.token_server.access_tokens import AccessTokens, find_own_claims
 from agentflow_server.token_server.authorizing import Authorization
 from agentflow_server.token_server.clients import Clients
 from agentflow_server.token_server.describing import describe_server
@@ -24,7 +24,6 @@ from agentflow_server.token_server.keys import Keys
 from agentflow_server.token_server.logins import LoginLimits, Logins
 from agentflow_server.token_server.permissions import ScopeRules
 from agentflow_server.token_server.sessions import REMEMBERED_SECONDS, Sessions
-from agentflow_server.users.making import RESERVED_CLAIMS
 
 if TYPE_CHECKING:
     # It needs an extra, and this module must not.
@@ -99,24 +98,27 @@ class TokenServer:
         """
         return await self._granting.grant(form, client, address=address)
 
-    async def revoke(self, token: str, hint: str | None, client: ClientLogin | None) -> None:
+    async def revoke(self, token: str, hint: str | None, client: ClientLogin | None) -> bool:
         """RFC 7009: a refresh token ends its session, an access token only itself.
 
-        Nothing happens for an unknown token, or another client's. `hint` may be wrong, so it is
-        not needed. Raises OAuthError (the client), AuthUnavailable.
+        Nothing happens for an unknown token, or another client's: whether it was neither. `hint`
+        may be wrong, so it is not needed. Raises OAuthError (the client), AuthUnavailable.
         """
         client_id = self._clients.authenticate(client).client_id
         stored = await self._sessions.find(token)
         if stored is not None:
-            if stored.client_id == client_id:
+            is_good = stored.client_id == client_id
+            if is_good:
                 await self._sessions.end(stored.family_id)
-            return
+            return is_good
         try:
             claims = await self._keys.read(token)
         except NotAuthenticated:
-            return
-        if claims["client_id"] == client_id:
+            return False
+        is_good = claims["client_id"] == client_id
+        if is_good:
             await self._revoke_access_token(claims["jti"])
+        return is_good
 
     def check_authorization(self, query: Mapping[str, str]) -> AuthorizationRequest:
         """Raises OAuthError, to be shown and never redirected, and AuthorizationRefused."""
@@ -149,10 +151,11 @@ class TokenServer:
         try:
             user = await self._stores.users.get_user(principal.id)
         except NotFound:
-            raise NotAuthenticated(reason="no_such_user") from None
-        own = {name: value for name, value in user.claims.items() if name not in RESERVED_CLAIMS}
+            user = None
+        if user is None or user.disabled_at is not None:
+            raise NotAuthenticated(reason="no_such_user")
         names = {"username": user.username, "preferred_username": user.username}
-        return {**own, **names, **found}
+        return {**find_own_claims(user), **names, **found}
 
     def metadata(self) -> dict[str, Any]:
         """RFC 8414."""

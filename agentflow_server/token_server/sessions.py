@@ -110,7 +110,7 @@ class Sessions:
             user = None
         if user is None or user.disabled_at is not None:
             await self.end(session_id)
-            raise refuse("no_such_user" if user is None else "user_disabled")
+            raise refuse("no_such_user")
         return user
 
     async def confirm(self, user: User, session_id: str) -> None:

@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response, WebSocket, params
+from fastapi import FastAPI, HTTPException, Request, Response, WebSocket, params
 from fastapi.openapi.utils import get_openapi
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute
@@ -30,9 +31,9 @@ _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 
 @dataclass(frozen=True, slots=True)
 class HostAnswer:
-    """What the dependency returned, and the headers it wants to send."""
+    """Whom the dependency has named, and the headers it wants to send."""
 
-    value: Any
+    caller: Principal
     response: Response
 
 
@@ -42,7 +43,7 @@ class HostQuestion:
 
     def __init__(self, host: FastAPI, prefix: str, principal: params.Depends) -> None:
         async def admit(request: Request, response: Response, answer: Any = principal) -> Response:
-            return _Entry(partial(request.scope[ENTER], HostAnswer(answer, response)))
+            return _Entry(partial(request.scope[ENTER], HostAnswer(_find_caller(answer), response)))
 
         # It belongs to no router: nothing but the gate calls it.
         self._route = APIRoute(f"{prefix}/{{path:path}}", admit, dependency_overrides_provider=host)
@@ -59,7 +60,7 @@ class HostQuestion:
         send: Send,
         enter: Callable[[HostAnswer, Send], Awaitable[None]],
     ) -> None:
-        """Await `enter`, or answer with what the dependency raises."""
+        """Await `enter`, or answer with what the dependency raises; with a 401 if it names nobody."""
         await self._route.app({**scope, ENTER: enter}, receive, send)
 
     def security_schemes(self) -> Mapping[str, JsonObject]:
@@ -80,14 +81,10 @@ class HostAuth(Authenticator):
         credential: HTTPAuthorizationCredentials | None,
     ) -> Principal:
         answer: HostAnswer | None = request.scope.get(ANSWER)
-        if answer is None or answer.value is None:
+        if answer is None:
             raise NotAuthenticated(NotAuthenticated.MISSING, reason="missing", token_sent=False)
         response.raw_headers.extend(answer.response.raw_headers)
-        try:
-            return _judge(answer.value)
-        except ValueError as exc:
-            log.error("principal: the dependency's answer is of no use: %s", exc)  # noqa: TRY400
-            raise NotAuthenticated(reason="unusable_answer", token_sent=False) from None
+        return answer.caller
 
 
 class HostGate:
@@ -194,6 +191,21 @@ class _Handshake:
 def _inner(scope: Scope, answer: HostAnswer | None) -> Scope:
     # A parameter in the prefix is the host's, and none of ours.
     return {**scope, "path_params": {}, ANSWER: answer}
+
+
+def _find_caller(answer: Any) -> Principal:
+    """Raises HTTPException, before anything of ours can be seen, be it public elsewhere."""
+    if answer is None:
+        raise _nobody(NotAuthenticated.MISSING)
+    try:
+        return _judge(answer)
+    except ValueError as exc:
+        log.error("principal: the dependency's answer is of no use: %s", exc)  # noqa: TRY400
+        raise _nobody(NotAuthenticated.INVALID) from None
+
+
+def _nobody(text: str) -> HTTPException:
+    return HTTPException(HTTPStatus.UNAUTHORIZED, text, {"WWW-Authenticate": "Bearer"})
 
 
 def _judge(answer: Any) -> Principal:

@@ -60,7 +60,7 @@ CLIENTS = {
     ),
 }
 RULES = ScopeRules(
-    known=frozenset({"threads:read", "threads:write", "runs:create"}),
+    known=frozenset({"threads:read", "threads:write", "runs:create", "interrupts:answer:any"}),
     of_roles={"editor": ["threads:write"]},
 )
 

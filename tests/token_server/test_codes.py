@@ -116,7 +116,7 @@ async def test_a_code_is_good_for_a_minute(scene, caller, get_code, redeem):
 async def test_a_code_of_a_user_who_was_disabled_is_refused(scene, caller, get_code, redeem):
     code = await get_code()
     await scene.store.update_user(scene.alice.user_id, UserChange(disabled=True))
-    assert (await caller.refusal(redeem(code))).reason == "user_disabled"
+    assert (await caller.refusal(redeem(code))).reason == "no_such_user"
 
 
 async def test_a_code_of_a_user_whose_grants_were_revoked_is_refused(
@@ -203,6 +203,7 @@ async def test_a_client_whose_grant_was_taken_away_gets_no_code(scene, caller):
         ("http://127.0.0.1:80@evil.example.com/callback", False),
         ("http://127.0.0.1.evil.example.com/callback", False),
         ("http://127.0.0.1:123456/callback", False),
+        ("http://127.0.0.1:８０/callback", False),
         ("http://127.0.0.1:/callback", False),
         ("http://127.0.0.1/callback/", False),
         ("http://127.0.0.1/callback?x", False),

@@ -9,7 +9,7 @@ import pytest
 from agentflow_server.models import UserChange, UserSecrets
 from agentflow_server.testing.store_users import make_user
 from agentflow_server.token_server import ClientLogin, LoginRefused, OAuthError
-from agentflow_server.token_server.logins import PER_ACCOUNT
+from agentflow_server.token_server.logins import PER_ACCOUNT, PER_SECOND_FACTOR
 
 GOOD = "tea kettle sings at noon"
 WRONG = "tea kettle sings at noom"
@@ -72,6 +72,36 @@ async def test_a_second_factor_is_asked_for_after_the_password_and_good_once(
     await caller.log_in("carol", totp=totp.at(scene.clock.now))
 
 
+async def test_r65_codes_of_a_second_factor_are_guessed_only_so_often_in_a_day(
+    scene, server, caller, totp_secret, caplog
+):
+    carol = await scene.add_user("carol", totp_secret=totp_secret)
+    await scene.add_user("dave", totp_secret=totp_secret)
+    code = pyotp.TOTP(base64.b32encode(totp_secret).decode()).at(scene.clock.now)
+    for _ in range(PER_SECOND_FACTOR.amount):
+        await scene.limiter.hit(f"login-totp {carol.user_id}", PER_SECOND_FACTOR)
+    wrong = await caller.refusal(caller.log_in("carol", WRONG, totp=code))
+    error = await caller.refusal(caller.log_in("carol", totp=code))
+    assert seen(error) == seen(wrong)
+    assert error.reason == "rate_limited"
+    assert carol.user_id in caplog.text
+    await caller.log_in("dave", totp=code)
+
+
+async def test_r65_only_wrong_codes_count_as_guesses(scene, caller, totp_secret):
+    carol = await scene.add_user("carol", totp_secret=totp_secret)
+
+    async def left():
+        key = f"login-totp {carol.user_id}"
+        return (await scene.limiter.peek(key, PER_SECOND_FACTOR)).remaining
+
+    await caller.refusal(caller.log_in("carol"))
+    await caller.refusal(caller.log_in("carol", WRONG, totp="000000"))
+    assert await left() == PER_SECOND_FACTOR.amount
+    assert (await caller.refusal(caller.log_in("carol", totp="letters"))).reason == "bad_totp"
+    assert await left() == PER_SECOND_FACTOR.amount - 1
+
+
 async def test_a_user_without_a_second_factor_may_send_anything_as_one(caller):
     assert (await caller.log_in(totp="123456")).user_id
 
@@ -116,7 +146,7 @@ async def test_r65_who_gets_it_right_is_never_stopped(caller):
 async def test_when_too_many_passwords_are_hashed_one_is_asked_to_come_back(scene, caller):
     scene.passwords._places = 0
     error = await caller.refusal(caller.log_in())
-    assert (error.status, error.retry_after, error.reason) == (429, 1, "rate_limited")
+    assert (error.status, error.retry_after, error.reason) == (429, 1, "busy")
     scene.passwords._places = 36
     await caller.log_in()
 

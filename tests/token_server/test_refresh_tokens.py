@@ -85,7 +85,7 @@ async def test_r68_a_disabled_user_gets_no_further_token(scene, caller):
     answer = await caller.log_in()
     await scene.store.update_user(scene.alice.user_id, UserChange(disabled=True))
     error = await caller.refusal(caller.refresh(answer.refresh_token))
-    assert (error.code, error.reason) == ("invalid_grant", "user_disabled")
+    assert (error.code, error.reason) == ("invalid_grant", "no_such_user")
     with pytest.raises(NotAuthenticated):
         await scene.judge(answer.access_token)
     await scene.store.update_user(scene.alice.user_id, UserChange(disabled=False))
@@ -155,6 +155,21 @@ async def test_an_administrator_may_ask_for_less(scene, caller):
     assert (await caller.log_in("root", scope="runs:create nonsense")).scope == "runs:create"
     limited = await caller.log_in("root", client="reader", scope="admin")
     assert limited.scope == "threads:read"
+
+
+@pytest.mark.parametrize("scope", ["admin", "interrupts:answer:any", "admin interrupts:answer:any"])
+async def test_an_administrator_gains_nothing_by_asking_for_less(scene, caller, scope):
+    await scene.add_user("root", scopes=["admin"])
+    answer = await caller.log_in("root", scope=scope)
+    assert "interrupts:answer:any" not in answer.scope
+    refreshed = await caller.refresh((await caller.log_in("root")).refresh_token, scope=scope)
+    assert "interrupts:answer:any" not in refreshed.scope
+
+
+async def test_whoever_may_answer_for_others_can_limit_himself_to_that(scene, caller):
+    await scene.add_user("root", scopes=["admin", "interrupts:answer:any"])
+    answer = await caller.log_in("root", scope="interrupts:answer:any")
+    assert answer.scope == "interrupts:answer:any"
 
 
 @pytest.mark.parametrize("scope", ['a"b', "a\tb", "ä", "x" * 129, " ".join(map(str, range(65)))])
