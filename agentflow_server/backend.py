@@ -63,6 +63,7 @@ class Backend:
                 metrics=parts.metrics,
                 tracing=parts.tracing,
                 wake_sender=wake_sender,
+                lend=parts.connections.lend,
             )
             engine = database.make_engine(worker, bus, executes=self._executes)
             runner = Runner(
@@ -110,7 +111,7 @@ class Backend:
 
     async def _open_parts(self, stack: AsyncExitStack, needed: Sequence[Openable]) -> None:
         await stack.enter_async_context(self._parts.database.store)
-        for part in (*needed, *self._parts.agents.values()):
+        for part in (*needed, self._parts.connections, *self._parts.agents.values()):
             await part.open()
             stack.push_async_callback(part.close)
 

@@ -16,6 +16,7 @@ from agentflow_server.auth.authorization import (
     load_authorizer,
 )
 from agentflow_server.config import Config, NoAuthConfig, RolesConfig
+from agentflow_server.connections import Connections
 from agentflow_server.databases import Database, choose_database
 from agentflow_server.errors import ConfigError
 from agentflow_server.interfaces import Agent, Authorizer, RateLimiter
@@ -49,6 +50,7 @@ class Parts:
     door_rules: DoorRules
     sender: WebhookSender | None
     token_server: TokenServer | None
+    connections: Connections
     metrics: Metrics
     tracing: Tracing
 
@@ -91,7 +93,16 @@ def choose_parts(config: Config, *, upgrades: bool = True) -> Parts:
     if guards is None or agents is None or rules is None or errors:
         raise ConfigError.joined(errors)
     return Parts(
-        database, agents, generate_name, guards, rules, sender, token_server, metrics, tracing
+        database=database,
+        agents=agents,
+        generate_name=generate_name,
+        guards=guards,
+        door_rules=rules,
+        sender=sender,
+        token_server=token_server,
+        connections=Connections(config.connections),
+        metrics=metrics,
+        tracing=tracing,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where an issuer publishes its keys (OpenID Connect Discovery 1.0, RFC 8414)."""
+"""What an issuer publishes about itself, such as where its keys are (OpenID Connect Discovery 1.0, RFC 8414)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,6 +19,11 @@ class IssuerMetadata:
 
 async def discover(fetcher: Fetcher, issuer: str, algorithms: Collection[str]) -> IssuerMetadata:
     """Ask the issuer itself. Raises FetchFailed, also when what it says cannot be used."""
+    return _judge(await fetch_metadata(fetcher, issuer), issuer, frozenset(algorithms))
+
+
+async def fetch_metadata(fetcher: Fetcher, issuer: str) -> JsonObject:
+    """The issuer's own. Raises FetchFailed."""
     try:
         metadata = await _fetch(fetcher, issuer.rstrip("/") + "/.well-known/openid-configuration")
     except FetchFailed as exc:
@@ -26,7 +31,11 @@ async def discover(fetcher: Fetcher, issuer: str, algorithms: Collection[str]) -
             raise
         # An authorization server without OpenID Connect.
         metadata = await _fetch(fetcher, find_oauth_metadata_url(issuer))
-    return _judge(metadata, issuer, frozenset(algorithms))
+    named = metadata.get("issuer")
+    if named != issuer:
+        # Else one issuer could speak for another.
+        raise FetchFailed(f"the metadata of {issuer} name another issuer: {named!a:.200}")
+    return metadata
 
 
 def find_oauth_metadata_url(issuer: str) -> str:
@@ -34,6 +43,16 @@ def find_oauth_metadata_url(issuer: str) -> str:
     parts = urlsplit(issuer)
     path = "/.well-known/oauth-authorization-server" + parts.path.rstrip("/")
     return parts._replace(path=path).geturl()
+
+
+def find_endpoint(metadata: JsonObject, issuer: str, name: str) -> str:
+    """Raises FetchFailed."""
+    url = metadata.get(name)
+    if not isinstance(url, str):
+        raise FetchFailed(f"the metadata of {issuer} have no {name}")
+    if issuer.startswith("https:") and not url.startswith("https:"):
+        raise FetchFailed(f"the {name} of {issuer} is not https: {url!a:.200}")
+    return url
 
 
 async def _fetch(fetcher: Fetcher, url: str) -> JsonObject:
@@ -48,15 +67,7 @@ async def _fetch(fetcher: Fetcher, url: str) -> JsonObject:
 
 
 def _judge(metadata: JsonObject, issuer: str, algorithms: frozenset[str]) -> IssuerMetadata:
-    named = metadata.get("issuer")
-    if named != issuer:
-        # Else one issuer could speak for another.
-        raise FetchFailed(f"the metadata of {issuer} name another issuer: {named!a:.200}")
-    jwks_url = metadata.get("jwks_uri")
-    if not isinstance(jwks_url, str):
-        raise FetchFailed(f"the metadata of {issuer} have no jwks_uri")
-    if issuer.startswith("https:") and not jwks_url.startswith("https:"):
-        raise FetchFailed(f"the jwks_uri of {issuer} is not https: {jwks_url!a:.200}")
+    jwks_url = find_endpoint(metadata, issuer, "jwks_uri")
     offered = metadata.get("id_token_signing_alg_values_supported")
     if isinstance(offered, list):
         algorithms = algorithms.intersection(name for name in offered if isinstance(name, str))

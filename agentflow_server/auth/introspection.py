@@ -1,16 +1,13 @@
 """Mode introspection: the authorization server is asked about each token (RFC 7662)."""
 
 import asyncio
-import base64
 import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
-from urllib.parse import quote_plus
 
 from fastapi import Response
 from fastapi.requests import HTTPConnection
@@ -20,6 +17,7 @@ from pydantic_core import to_json
 from agentflow_server import strict_json
 from agentflow_server.auth.cache import LIFETIME, TokenCache, VerifiedToken
 from agentflow_server.auth.claim_rules import ClaimRules, judge_claims
+from agentflow_server.auth.client_secrets import SecretPlace, present_client
 from agentflow_server.auth.fetching import Fetcher, FetchFailed
 from agentflow_server.auth.token import MAX_DEPTH, MAX_TOKEN, is_compact
 from agentflow_server.errors import AuthUnavailable, NotAuthenticated
@@ -40,16 +38,12 @@ class IntrospectionClient:
     url: str
     client_id: str
     client_secret: str = field(repr=False)
-    client_auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    client_auth: SecretPlace = "client_secret_basic"
 
-    def write_request(self, token: str) -> tuple[dict[str, str], dict[str, str]]:
+    def write_request(self, token: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Form and headers; the token is in the form alone."""
-        form = {"token": token, "token_type_hint": "access_token"}
-        if self.client_auth == "client_secret_post":
-            return form | {"client_id": self.client_id, "client_secret": self.client_secret}, {}
-        # RFC 6749 section 2.3.1: both are form-encoded first, so that a colon does no harm.
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
-        return form, {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+        form, headers = present_client(self.client_id, self.client_secret, self.client_auth)
+        return {"token": token, "token_type_hint": "access_token", **form}, headers
 
 
 class IntrospectionAuth(Authenticator):

@@ -2,6 +2,13 @@
 
 from agentflow_server.config.addresses import is_loopback
 from agentflow_server.config.clients import OWN_CLIENT, ClientConfig, GrantType
+from agentflow_server.config.connections import (
+    ApiKeyConnection,
+    BasicConnection,
+    BearerConnection,
+    ClientCredentialsConnection,
+    ConnectionConfig,
+)
 from agentflow_server.config.environment import unknown_variables
 from agentflow_server.config.exposure import exposure_problems
 from agentflow_server.config.loading import load_config, read_config, use_folder
@@ -36,17 +43,23 @@ from agentflow_server.config.sections import (
 )
 from agentflow_server.config.showing import effective
 from agentflow_server.config.token_server import TokenServerConfig
+from agentflow_server.config.unset_secrets import UnsetSecrets, find_unset_secrets
 from agentflow_server.config.webhooks import WebhooksConfig
 
 __all__ = [
     "OWN_CLIENT",
     "Algorithm",
     "ApiKeyConfig",
+    "ApiKeyConnection",
     "AuditConfig",
     "AuthConfig",
+    "BasicConnection",
+    "BearerConnection",
     "ClaimsConfig",
     "ClientConfig",
+    "ClientCredentialsConnection",
     "Config",
+    "ConnectionConfig",
     "CorsConfig",
     "CustomAuthConfig",
     "Discovery",
@@ -66,11 +79,13 @@ __all__ = [
     "StaticKeys",
     "TokenServerAuthConfig",
     "TokenServerConfig",
+    "UnsetSecrets",
     "WebhooksConfig",
     "effective",
     "exposure_problems",
     "find_issuer",
     "find_namespaces",
+    "find_unset_secrets",
     "is_loopback",
     "load_config",
     "read_config",

@@ -1,6 +1,5 @@
 """The `auth` section and the environment → the methods of authentication, in their order."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from agentflow_server.config.methods import (
     NoAuthConfig,
     StaticKeys,
 )
+from agentflow_server.config.reading import find_variable
 
-_VARIABLE_ONLY = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _SECRETS = {"secret_key": "JWT_SECRET_KEY", "client_secret": "CLIENT_SECRET"}
 
 
@@ -39,7 +38,7 @@ def find_misplaced_secrets(raw_auth: Any, problems: Problems) -> bool:
         if not isinstance(raw, dict):
             continue
         for key, variable in _SECRETS.items():
-            if isinstance(raw.get(key), str) and _variable_in(raw, key) is None:
+            if isinstance(raw.get(key), str) and find_variable(raw[key]) is None:
                 problems.add(
                     f"{place}.{key}",
                     f'a secret does not belong into this file; write "${{{variable}}}" and put '
@@ -81,7 +80,7 @@ def resolve_auth(
                 folder=folder,
                 variables=merge(dotenv),
                 environment=environment if n == owner else None,
-                secret_name=_variable_in(written, "secret_key") or "JWT_SECRET_KEY",
+                secret_name=_name_secret(written),
                 problems=problems,
             ),
         )
@@ -99,12 +98,9 @@ def _name_methods(raw_auth: Any) -> Sequence[tuple[str, Any]]:
     return [("auth", raw_auth)]
 
 
-def _variable_in(raw: Any, key: str) -> str | None:
-    """The name in `"${NAME}"`, if there is nothing else."""
-    match raw:
-        case dict() if match := _VARIABLE_ONLY.fullmatch(str(raw.get(key))):
-            return match[1]
-    return None
+def _name_secret(raw: Any) -> str:
+    name = find_variable(raw.get("secret_key")) if isinstance(raw, dict) else None
+    return name or "JWT_SECRET_KEY"
 
 
 def _from_word(section: MethodSection | str | None) -> MethodSection:

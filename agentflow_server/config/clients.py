@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from agentflow_server.config.addresses import SecureUrl
 from agentflow_server.config.explain import Problems
 from agentflow_server.config.fields import Scope, Text, expected
+from agentflow_server.config.reading import find_variable
 from agentflow_server.config.sections import Section
 
 GrantType = Literal["authorization_code", "refresh_token", "password", "client_credentials"]
@@ -18,7 +19,6 @@ LEAST_SECRET = 32
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _SECRET = re.compile(r"[\x21-\x7E]+")
-_VARIABLE_ONLY = re.compile(r"\$\{[A-Za-z_]\w*\}")
 _ADVICE = '"agentflow secret" makes a good one'
 
 
@@ -68,7 +68,7 @@ def find_misplaced_client_secrets(raw: Any, problems: Problems) -> bool:
     clients = raw.get("clients") if isinstance(raw, dict) else None
     for client_id, client in (clients if isinstance(clients, dict) else {}).items():
         match client:
-            case {"secret": str(written)} if not _VARIABLE_ONLY.fullmatch(written):
+            case {"secret": str(written)} if find_variable(written) is None:
                 problems.add(
                     f"token_server.clients.{client_id}.secret",
                     'a secret does not belong into this file; write "${CLIENT_SECRET}" and put '

@@ -72,6 +72,9 @@ _KNOWN = {
     "AGENTFLOW_CARD_API_URL",
     "AGENTFLOW_CARD_TOKEN",
     "AGENTFLOW_CONFIG",
+    "AGENTFLOW_SESSION",
+    "AGENTFLOW_TOKEN",
+    "AGENTFLOW_URL",
 }.union(str(field.validation_alias) for field in ServerEnvironment.model_fields.values())
 # Kubernetes tells every pod where a service is, here one that is called agentflow.
 _OF_A_SERVICE = re.compile("AGENTFLOW_(SERVICE_|PORT_[0-9])")

@@ -137,6 +137,8 @@ def _place_in_file(location: Place) -> Place:
             location = ("auth", *rest)
         case ("authorization", _, *rest):
             location = ("authorization", *rest)
+        case ("connections", name, _, *rest):
+            location = ("connections", name, *rest)
     return location[:-1] if location[-1] == "[key]" else location
 
 
@@ -150,6 +152,8 @@ def _kind_of_place(location: Place) -> Place:
             return ("authorization", *rest)
         case ("token_server", "clients", _, *rest):
             return ("token_server", "clients", *rest)
+        case ("connections", _, *rest):
+            return ("connections", *rest)
     return names
 
 
@@ -157,6 +161,8 @@ def _looks_secret(place: Place) -> bool:
     names = [step for step in place if isinstance(step, str)]
     if place[0] == "token_server":
         return names[-1] == "secret"  # its other keys are about tokens and passwords
+    if place[0] == "connections":
+        return names[2:3] in (["value"], ["password"], ["token"], ["client_secret"], ["extra"])
     return place[0] == "redis" or (place[0] == "auth" and looks_secret(names[-1]))
 
 

@@ -12,7 +12,7 @@ _AGENT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,128}")
+SCOPE_PATTERN = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]{1,128}")
 _ROUTE = re.compile(r"[A-Z]{3,10} /[\x21-\x22\x24-\x3E\x40-\x7E]*")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _SQLITE = "sqlite:///"
@@ -126,7 +126,7 @@ def _names_or_none(value: Any) -> Any:
 
 
 def _scope(value: str) -> str:
-    if not _SCOPE.fullmatch(value):
+    if not SCOPE_PATTERN.fullmatch(value):
         raise expected("a scope: visible ASCII without spaces, quotes and backslashes")
     return value
 

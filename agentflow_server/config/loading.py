@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from agentflow_server.config.authentication import find_misplaced_secrets, resolve_auth
 from agentflow_server.config.clients import ClientSection, find_misplaced_client_secrets
+from agentflow_server.config.connections import CONNECTION_TYPES, check_connections
 from agentflow_server.config.environment import (
     ServerEnvironment,
     merge,
@@ -33,7 +34,12 @@ from agentflow_server.config.models import (
     ConfigFile,
     LogLevel,
 )
-from agentflow_server.config.reading import Expansion, parse_object, read_file
+from agentflow_server.config.reading import (
+    Expansion,
+    find_config_file,
+    parse_object,
+    read_file,
+)
 from agentflow_server.config.sections import (
     AuditConfig,
     CorsConfig,
@@ -67,6 +73,7 @@ _SECTIONS = Sections(
         ("observability", "audit"): AuditConfig,
         ("authorization",): RolesConfig,
         **{("auth", name): model for name, model in METHODS.items()},
+        **{("connections", name): model for name, model in CONNECTION_TYPES.items()},
         ("auth", "jwt", "keys"): KeySection,
         ("auth", "jwt", "claims"): ClaimsConfig,
         ("auth", "introspection", "claims"): ClaimsConfig,
@@ -130,12 +137,18 @@ class _Written:
 def _resolve(
     path: Path | str | None, overrides: Mapping[str, str | int | None]
 ) -> tuple[Config, Mapping[str, str]]:
-    file = Path(path or os.environ.get("AGENTFLOW_CONFIG") or "agentflow.json").absolute()
+    file = find_config_file(path)
     text = read_file(file, hint=" (agentflow init makes a project)")
     raw = parse_object(text, source=file.name)
     problems = Problems(file.name)
     written = _expand(file, raw, problems)
     settings = _check_file(written, problems)
+    check_connections(
+        raw.get("connections"),
+        settings.connections if settings else {},
+        unset=written.unset,
+        problems=problems,
+    )
     auth = _check_auth(written, problems)
     webhooks = _check_webhooks(settings, written, problems)
     flags = _check_flags(overrides, problems)

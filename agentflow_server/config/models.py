@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from agentflow_server.config.addresses import RedisUrl
+from agentflow_server.config.connections import ConnectionName, ConnectionSection
 from agentflow_server.config.explain import Place
 from agentflow_server.config.fields import (
     AgentName,
@@ -61,6 +62,9 @@ class _Settings(Section):
     )
     redis: RedisUrl | None = Field(
         default=None, description="Where replicas share their rate limits: redis://host:6379/0."
+    )
+    connections: dict[ConnectionName, ConnectionSection] = Field(
+        default={}, description="Other APIs by name, and how tools log in to them."
     )
     rate_limit: RateLimitConfig = RateLimitConfig()
     limits: LimitsConfig = LimitsConfig()

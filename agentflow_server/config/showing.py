@@ -20,13 +20,17 @@ from agentflow_server.config.models import Config
 
 def effective(config: Config) -> dict[str, Any]:
     """Every setting with its value, as JSON data; secrets are masked."""
-    apart = {"auth", "auth_written", "expanded", "redis", "database"}
+    apart = {"auth", "auth_written", "connections", "expanded", "redis", "database"}
     return {
         **config.model_dump(mode="json", exclude=apart),
         "redis": None if config.redis is None else mask(config.redis.get_secret_value()),
         "database": mask(config.database),
         "database_path": config.database_path and str(config.database_path),
         "auth": _auth(config),
+        "connections": {
+            name: one.model_dump(mode="json", by_alias=True)
+            for name, one in config.connections.items()
+        },
     }
 
 
