@@ -4,10 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentflow_server.adapters.approving import approve, approve_sync
     from agentflow_server.adapters.asking import ask, ask_sync
     from agentflow_server.app import AgentflowApp, create_app
     from agentflow_server.client import AgentflowClient, AsyncAgentflowClient
-    from agentflow_server.errors import AgentflowError, ConfigError
+    from agentflow_server.connections import (
+        connection,
+        connection_client,
+        connection_client_sync,
+        connection_sync,
+    )
+    from agentflow_server.errors import (
+        AgentflowError,
+        ConfigError,
+        ConnectionUnavailable,
+        NotApproved,
+    )
     from agentflow_server.gate import AuthCard, require_auth
     from agentflow_server.interfaces import Agent, BaseAuth, RunContext
     from agentflow_server.models import Message, Principal, Run, Thread
@@ -24,13 +36,21 @@ __all__ = [
     "AuthCard",
     "BaseAuth",
     "ConfigError",
+    "ConnectionUnavailable",
     "Message",
+    "NotApproved",
     "Principal",
     "Run",
     "RunContext",
     "Thread",
+    "approve",
+    "approve_sync",
     "ask",
     "ask_sync",
+    "connection",
+    "connection_client",
+    "connection_client_sync",
+    "connection_sync",
     "create_app",
     "include_agentflow",
     "require_auth",
@@ -45,13 +65,21 @@ _HOMES = {
     "AuthCard": "gate",
     "BaseAuth": "interfaces",
     "ConfigError": "errors",
+    "ConnectionUnavailable": "errors",
     "Message": "models",
+    "NotApproved": "errors",
     "Principal": "models",
     "Run": "models",
     "RunContext": "interfaces",
     "Thread": "models",
+    "approve": "adapters.approving",
+    "approve_sync": "adapters.approving",
     "ask": "adapters.asking",
     "ask_sync": "adapters.asking",
+    "connection": "connections",
+    "connection_client": "connections",
+    "connection_client_sync": "connections",
+    "connection_sync": "connections",
     "create_app": "app",
     "include_agentflow": "mounting",
     "require_auth": "gate",

@@ -14,6 +14,7 @@ from agentflow_server.cli.auth_commands import auth
 from agentflow_server.cli.console_commands import chat, login, logout, whoami
 from agentflow_server.cli.credential_commands import api_keys, revoke
 from agentflow_server.cli.database_commands import db
+from agentflow_server.cli.demo_oauth import demo_oauth
 from agentflow_server.cli.init import init
 from agentflow_server.cli.options import ConfigFile, Database
 from agentflow_server.cli.run_commands import runs
@@ -184,6 +185,7 @@ app.command("chat")(chat)
 app.command("login")(login)
 app.command("logout")(logout)
 app.command("whoami")(whoami)
+app.command("demo-oauth")(demo_oauth)
 
 
 @app.command()

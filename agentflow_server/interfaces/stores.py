@@ -239,7 +239,7 @@ class Store(ABC):
         It is `running` again if its owner has not as many running runs as the store allows and
         the caller can `claim`; else it is `pending`, before all others of its thread. Of two that answer the same question one gets NotInterrupted. Raises NotFound,
         NotInterrupted (also when a later run has started), and InvalidRequest when the answer is
-        not one for each question.
+        not one for each question, or an approval's is neither a yes nor a no.
         """
 
     @abstractmethod

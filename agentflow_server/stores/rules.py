@@ -20,6 +20,7 @@ from agentflow_server.models import (
     StartedRun,
     ThreadStatus,
 )
+from agentflow_server.models.approvals import EXPECTED, find_decision, is_approval
 from agentflow_server.stores.cursors import decode_cursor, encode_cursor
 from agentflow_server.stores.rows import Row, read_interrupts, to_datetime
 
@@ -146,9 +147,14 @@ def match_answer(interrupts: Sequence[Interrupt], answer: Answer) -> JsonObject:
     if answer.by_id is not None:
         if answer.by_id.keys() != set(asked):
             raise InvalidRequest("answers: expected one for each interrupt_id of the run")
-        return answer.by_id
-    if len(asked) != 1:
+        given = answer.by_id
+    elif len(asked) == 1:
+        given = {asked[0]: answer.value}
+    else:
         raise InvalidRequest(
             f"value: the run asks {len(asked)} questions; send answers, one for each interrupt_id"
         )
-    return {asked[0]: answer.value}
+    for interrupt in interrupts:
+        if is_approval(interrupt.value) and find_decision(given[interrupt.interrupt_id]) is None:
+            raise InvalidRequest(f"an approval: {EXPECTED}")
+    return given

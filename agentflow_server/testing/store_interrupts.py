@@ -9,7 +9,8 @@ import pytest
 
 from agentflow_server.errors import InvalidRequest, LeaseLost, NotFound, NotInterrupted
 from agentflow_server.interfaces import Store
-from agentflow_server.models import ActiveRun, Answer, RunOutcome
+from agentflow_server.models import ActiveRun, Answer, Interrupt, RunOutcome
+from agentflow_server.models.approvals import make_approval
 from agentflow_server.testing.store_data import (
     ALICE,
     BOB,
@@ -147,6 +148,19 @@ class InterruptTests:
         assert await look_at(store, thread.thread_id) == before
         right = Answer(by_id=dict.fromkeys(ids, "now right"))
         await resume(store, thread.thread_id, active.run.run_id, right)
+
+    async def test_an_approval_takes_nothing_but_a_yes_or_a_no(self, store: Store) -> None:
+        thread = await make_thread(store)
+        active = await ask(store, thread.thread_id, "q1")
+        run_id = active.run.run_id
+        approval = Interrupt(interrupt_id="a", value=make_approval("send", {"to": "bob"}))
+        for yes in (True, {"approved": False, "comment": "no"}):
+            active = await resume(store, thread.thread_id, run_id, Answer(value=yes))
+            await store.finish_run(active, RunOutcome("interrupted", interrupts=[approval]), [], [])
+            for odd in ("yes", 1, None, {"approved": "true"}):
+                for given in (Answer(value=odd), Answer(by_id={"a": odd})):
+                    with pytest.raises(InvalidRequest):
+                        await resume(store, thread.thread_id, run_id, given)
 
     async def test_one_of_many_answers_counts(self, store: Store) -> None:
         thread = await make_thread(store)

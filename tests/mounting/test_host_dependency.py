@@ -160,6 +160,18 @@ async def test_an_answer_that_names_nobody_lets_nobody_in(project, serve, caplog
     assert "alice" not in caplog.text
 
 
+@pytest.mark.parametrize("answer", [None, "", []], ids=repr)
+async def test_an_answer_that_names_nobody_opens_nothing_that_is_public_elsewhere(
+    answer, project, serve
+):
+    client = await serve(host_with(project(), lambda: answer))
+    for path in ["docs", "docs/swagger-ui.css", "openapi.json", "ping", "health/ready", "no-such"]:
+        for method in ("GET", "HEAD", "OPTIONS"):
+            refused = await client.request(method, f"/agent-api/{path}")
+            assert refused.status_code == 401, (method, path)
+            assert refused.headers["www-authenticate"] == "Bearer"
+
+
 async def test_scopes_and_roles_of_the_host_decide_what_a_caller_may_do(project, serve):
     def reader(request: Request) -> dict[str, object]:
         return {"user_id": "alice", "roles": [request.headers["x-role"]]}

@@ -53,6 +53,23 @@ async def test_whatever_an_agent_raises_its_run_ends_and_the_next_one_follows(
         assert (await asyncio.wait_for(second, 5)).messages[-1]["content"] == "fine"
 
 
+async def test_a_failed_task_of_a_task_group_is_the_agents_failure(open_house, request_for, alice):
+    async def fail():
+        await asyncio.sleep(0)
+        raise LookupError
+
+    async def agent(messages, config):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    async with open_house(agent) as house:
+        thread_id = await house.thread()
+        for _ in range(2):
+            with pytest.raises(RunFailed) as failure:
+                await house.runner.send(alice, thread_id, request_for("go"))
+            assert failure.value.run_code == "agent_failed"
+
+
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration])
 async def test_a_synchronous_agent_that_wants_to_end_the_process_ends_its_turn(
     open_house, request_for, alice, error
