@@ -220,7 +220,7 @@ class ConnectionUnavailable(AgentflowError):
         "closing": "the server is stopping",
     }
 
-    def __init__(self, connection: str, *, reason: str, hint: str = "") -> None:
+    def __init__(self, connection: str, reason: str, *, hint: str = "") -> None:
         super().__init__(f"connection {connection!r}: {self.REASONS[reason]}{hint}")
         self.connection = connection
         self.reason = reason

@@ -16,8 +16,6 @@ from agentflow_server.config import is_loopback
 from agentflow_server.connections.presenting import Origin, Presentation, origin_of
 from agentflow_server.connections.sources import Source
 
-UNAUTHORIZED = 401
-
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -37,7 +35,7 @@ class Connection:
     def may_retry(self, request: httpx2.Request, response: httpx2.Response, used: str) -> bool:
         """Whether another credential may help; a body that is read but once is not sent again."""
         return (
-            response.status_code == UNAUTHORIZED
+            response.status_code == 401
             and self.source.drop(used)
             and isinstance(request.stream, httpx2.ByteStream)
         )

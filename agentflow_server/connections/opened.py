@@ -53,7 +53,7 @@ class Connections:
         except KeyError:
             known = ", ".join(sorted(self._connections)) or 'none at all in "connections"'
             raise ConnectionUnavailable(
-                str(name), reason="unknown", hint=f"; there are: {known}"
+                str(name), "unknown", hint=f"; there are: {known}"
             ) from None
 
     @contextmanager
@@ -94,7 +94,7 @@ def find_lent(config: Any, name: str) -> Connections:
             )
     loan = _loans.get(run_id)
     if loan is None:
-        raise ConnectionUnavailable(name, reason="no_run")
+        raise ConnectionUnavailable(name, "no_run")
     return loan.connections
 
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agentflow_server.errors import ConnectionUnavailable
-
 
 class Source(Protocol):
     """Gives a credential; whichever thread and event loop asks."""
@@ -47,7 +45,3 @@ class Constant:
 
     def drop(self, credential: str) -> bool:
         return False
-
-
-def closing(name: str) -> ConnectionUnavailable:
-    return ConnectionUnavailable(name, reason="closing")

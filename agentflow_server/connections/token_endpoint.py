@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
+
 from agentflow_server import strict_json
 from agentflow_server.auth.client_secrets import present_client
 from agentflow_server.auth.discovery import fetch_metadata, find_endpoint
@@ -78,7 +80,10 @@ class TokenEndpoint:
             self._found = None
             is_refused = exc.status in _REFUSALS
             hint = "; are client_id, client_secret and scopes right?" if is_refused else ""
-            log.warning("connection %s: %s%s", self._name, exc, hint)
+            # What breaks HTTP is repeated there, and may be our own credential.
+            is_garbled = isinstance(exc.__cause__, httpx2.ProtocolError)
+            why = "the authorization server does not speak HTTP" if is_garbled else exc
+            log.warning("connection %s: %s%s", self._name, why, hint)
             raise TokenRefused("refused" if is_refused else "unreachable") from None
         try:
             text, lifetime = _read(strict_json.parse(answer, max_depth=MAX_DEPTH))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentflow_server.config.fields import SCOPE_PATTERN
-from agentflow_server.connections.sources import closing
 from agentflow_server.connections.token_endpoint import GrantedToken, TokenEndpoint, TokenRefused
 from agentflow_server.errors import ConnectionUnavailable
 
@@ -82,7 +81,7 @@ class Tokens:
             return found
         loop = self._loop
         if loop is None:
-            raise closing(self._name)
+            raise self._closing()
         if asyncio.get_running_loop() is loop:
             return await self._renew(key)
         future = asyncio.run_coroutine_threadsafe(self._renew(key), loop)
@@ -90,14 +89,14 @@ class Tokens:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
-            raise closing(self._name) from None
+            raise self._closing() from None
 
     def get_sync(self, scopes: Sequence[str] | None) -> str:
         """Raises RuntimeError in the event loop itself, which would wait for itself."""
         key = self._key(scopes)
         loop = self._loop
         if loop is None:
-            raise closing(self._name)
+            raise self._closing()
         if _running_loop() is loop:
             raise RuntimeError("the synchronous form blocks the event loop: await the other one")
         if found := self._find(key):
@@ -107,7 +106,7 @@ class Tokens:
             return future.result(PATIENCE_SECONDS)
         except TimeoutError:
             future.cancel()
-            raise closing(self._name) from None
+            raise self._closing() from None
 
     def drop(self, credential: str) -> bool:
         for entry in tuple(self._entries.values()):
@@ -144,8 +143,8 @@ class Tokens:
         if found := entry.find_usable(self._clock()):
             return found
         if self._loop is None:
-            raise closing(self._name)
-        raise ConnectionUnavailable(self._name, reason=entry.reason)
+            raise self._closing()
+        raise ConnectionUnavailable(self._name, entry.reason)
 
     async def _ask(self, key: Scopes, entry: _Entry) -> GrantedToken | None:
         try:
@@ -160,6 +159,9 @@ class Tokens:
             return None
         finally:
             entry.task = None
+
+    def _closing(self) -> ConnectionUnavailable:
+        return ConnectionUnavailable(self._name, "closing")
 
     def _add(self, key: Scopes) -> _Entry:
         if len(self._entries) >= MAX_SCOPES:

@@ -93,7 +93,7 @@ class Chat:
         if question is None:
             self._run(self._conversation.say(typed))
             return
-        self._answers[question.interrupt_id] = read_answer(typed)
+        self._answers[question.interrupt_id] = read_answer(question, typed)
         if self._find_question() is None:
             answers, self._answers = self._answers, {}
             self._run(self._conversation.answer(answers))

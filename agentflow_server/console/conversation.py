@@ -5,7 +5,11 @@ from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any
 
-from agentflow_server.client import AgentflowClientError, AsyncAgentflowClient
+from agentflow_server.client import (
+    AgentflowClientError,
+    AsyncAgentflowClient,
+    InvalidRequest,
+)
 from agentflow_server.client.turns import MessageOptions
 from agentflow_server.console.display import Display
 from agentflow_server.console.telling import Telling, find_text
@@ -38,10 +42,15 @@ class Conversation:
         await self._tell(self._start(text))
 
     async def answer(self, answers: JsonObject) -> None:
-        """By the ids of the questions. Raises AgentflowClientError."""
-        self.questions = []
+        """By the ids of the questions. Raises AgentflowClientError; when it is an InvalidRequest,
+        they are still asked."""
+        asked, self.questions = self.questions, []
         resuming = self._client.start_resume(self._thread, self._run_id, answers=answers)
-        await self._tell(resuming, after=self._last_seq)
+        try:
+            await self._tell(resuming, after=self._last_seq)
+        except InvalidRequest:
+            self.questions = asked
+            raise
 
     async def enter(self, thread_id: str) -> None:
         """Another thread: what was said last is told, and so is what goes on there.

@@ -115,7 +115,7 @@ class TokenServer:
             claims = await self._keys.read(token)
         except NotAuthenticated:
             return False
-        is_good = claims["client_id"] == client_id
+        is_good = bool(claims["client_id"] == client_id)
         if is_good:
             await self._revoke_access_token(claims["jti"])
         return is_good

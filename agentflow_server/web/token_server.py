@@ -113,10 +113,12 @@ async def revoke_token(request: Request) -> Response:
         client = read_client(request, form)
         if "token" not in form:
             raise invalid_request("The token is missing")
-        await _server(request).revoke(form["token"], form.get("token_type_hint"), client)
+        hint = form.get("token_type_hint")
+        is_revoked = await _server(request).revoke(form["token"], hint, client)
     except (OAuthError, TooManyRequests, *_UNREADABLE) as exc:
         return _refusal(_as_oauth_error(exc))
-    door.scribe.token_revoked(visit)
+    if is_revoked:
+        door.scribe.token_revoked(visit)
     return Response(headers={"Pragma": "no-cache"})
 
 

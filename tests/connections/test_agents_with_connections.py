@@ -52,6 +52,28 @@ graph = StateGraph(MessagesState).add_node(look).add_node(answer)
 app = graph.add_edge(START, "look").add_edge("look", "answer").compile()
 """
 
+TENX_GRAPH = """
+from injectq import InjectQ
+from tenxgraph.core.graph import StateGraph
+from tenxgraph.core.state import Message
+from tenxgraph.utils import END
+
+from agentflow_server import connection, connection_client
+
+async def look(state, config):
+    token = await connection(config, "billing")
+    async with connection_client(config, "billing") as client:
+        found = (await client.get("/invoices")).json()["invoices"]
+    text = f"{found} invoices, a token of {len(token)}"
+    return [Message.text_message(text, role="assistant")]
+
+graph = StateGraph(container=InjectQ())
+graph.add_node("look", look)
+graph.set_entry_point("look")
+graph.add_edge("look", END)
+app = graph.compile()
+"""
+
 FAILING = """
 from agentflow_server import connection
 
@@ -125,6 +147,18 @@ async def test_an_agent_calls_another_api_and_nobody_sees_the_credential(
     assert not any(canary.encode() in path.read_bytes() for path in files)
 
 
+async def test_a_graph_of_10xgraph_does_the_same(
+    serve: Any, connections: Any, canary: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("tenxgraph", reason="10xgraph is not installed; it needs Python >= 3.12")
+    async with serve(TENX_GRAPH, connections) as client:
+        answer, shown = await say(client)
+    assert f"3 invoices, a token of {len(canary) + 2}" in answer.text
+    assert canary not in shown
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(canary.encode() in path.read_bytes() for path in files)
+
+
 async def test_a_failure_of_the_agent_does_not_tell_its_token(
     serve: Any, connections: Any, canary: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,9 +179,7 @@ async def test_a_wrong_name_fails_the_run_and_the_log_lists_the_right_ones(
     assert "bilin" not in answer.text
 
 
-async def test_what_an_agent_keeps_is_of_no_use_after_its_run(
-    serve: Any, connections: Any
-) -> None:
+async def test_what_an_agent_keeps_is_of_no_use_after_its_run(serve: Any, connections: Any) -> None:
     async with serve(PARTING, connections) as client:
         assert "kept" in (await say(client))[0].text
         assert "no_run" in (await say(client))[0].text

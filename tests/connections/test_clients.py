@@ -102,7 +102,7 @@ async def test_a_redirect_does_not_carry_the_query_to_others_or_into_the_log(
 async def test_a_redirect_to_no_address_is_the_clients_to_explain(
     lend: Any, api: Any, canary: str
 ) -> None:
-    api.says("/v1/moved", {}, status=302, Location="https://[bad")
+    api.says("/v1/moved", {}, status=302, Location="https://bad:port/")
     config = await lend(one=complete({"type": "api_key", "in": "query"}, api, canary))
     async with connection_client(config, "one") as client:
         with pytest.raises(httpx2.HTTPError):
@@ -245,17 +245,26 @@ async def test_the_clients_have_the_timeout_of_the_file(lend: Any, api: Any, can
 
 
 async def test_the_proxies_of_the_environment_are_used_but_not_for_loopback_addresses(
-    lend: Any, api: Any, canary: str, monkeypatch: pytest.MonkeyPatch
+    lend: Any, api: Any, make_site: Any, canary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.routes["http://crm.internal/v1/x"] = lambda asked: (200, {}, b"through the proxy")
-    for name in ("http_proxy", "HTTP_PROXY"):
-        monkeypatch.setenv(name, api.url)
-    monkeypatch.setenv("no_proxy", "localhost")
+    proxy = make_site()
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "inside.example.com")
     settings = {"type": "bearer", "token": canary}
-    config = await lend(one={**settings, "base_url": f"{api.url}/v1"})
-    async with connection_client(config, "one") as client:
+    config = await lend(
+        near={**settings, "base_url": f"{api.url}/v1"},
+        far={**settings, "base_url": "https://crm.example.com"},
+    )
+    async with connection_client(config, "near") as client:
         assert (await client.get("/invoices")).status_code == 200
-    assert api.asked[0].path == "/v1/invoices"
+    async with connection_client(config, "far") as client:
+        with pytest.raises(httpx2.ProxyError):
+            await client.get("/invoices")
+    (asked,) = proxy.asked
+    assert (asked.method, asked.path) == ("CONNECT", "crm.example.com:443")
+    assert canary not in str(asked.headers)
 
 
 async def test_a_key_and_a_bearer_are_given_as_text_and_a_password_is_not(

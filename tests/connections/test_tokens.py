@@ -3,11 +3,13 @@
 import asyncio
 import json
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
 
 from agentflow_server import ConnectionUnavailable, connection, connection_sync
+from agentflow_server.connections import tokens
 
 BASIC = "Basic b3VyJTNBaWQ6Y2FuYXJ5LVprM3ZKOXFYdzJMclQ4c1liTjVtSGM3UA=="
 
@@ -88,8 +90,8 @@ async def test_fifty_that_need_a_token_at_once_ask_once(
     lend: Any, billing: Any, provider: Any, canary: str
 ) -> None:
     config = await lend(billing=billing)
-    tokens = await asyncio.gather(*(connection(config, "billing") for _ in range(50)))
-    assert set(tokens) == {f"{canary}-1"}
+    given = await asyncio.gather(*(connection(config, "billing") for _ in range(50)))
+    assert set(given) == {f"{canary}-1"}
     assert len(provider.at("/token")) == 1
 
 
@@ -101,11 +103,11 @@ async def test_threads_and_other_event_loops_share_the_token(
     def in_a_loop_of_its_own() -> str:
         return asyncio.run(connection(config, "billing"))
 
-    tokens = await asyncio.gather(
+    given = await asyncio.gather(
         *(asyncio.to_thread(connection_sync, config, "billing") for _ in range(5)),
         *(asyncio.to_thread(in_a_loop_of_its_own) for _ in range(5)),
     )
-    assert set(tokens) == {f"{canary}-1"}
+    assert set(given) == {f"{canary}-1"}
     assert len(provider.at("/token")) == 1
     assert await asyncio.to_thread(connection_sync, config, "billing") == f"{canary}-1"
 
@@ -255,6 +257,14 @@ async def test_what_a_provider_says_wrong_has_a_clear_end(
     assert line.isprintable()
 
 
+async def test_an_answer_that_breaks_http_is_not_repeated(
+    lend: Any, billing: Any, provider: Any, canary: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.says("/token", {}, **{"X Odd": canary})
+    assert (await refused(await lend(billing=billing))).reason == "unreachable"
+    assert caplog.messages == ["connection billing: the authorization server does not speak HTTP"]
+
+
 async def test_a_provider_that_is_not_there_has_a_clear_end(lend: Any, billing: Any) -> None:
     config = await lend(billing={**billing, "token_url": "http://127.0.0.1:9/token"})
     assert (await refused(config)).reason == "unreachable"
@@ -313,6 +323,28 @@ async def test_when_the_server_stops_nobody_waits_for_a_token(
     assert (await refused(config)).reason == "closing"
     with pytest.raises(ConnectionUnavailable, match="stopping"):
         await asyncio.to_thread(connection_sync, config, "billing")
+
+
+async def test_a_thread_does_not_wait_for_ever_for_an_event_loop(
+    lend: Any, billing: Any, provider: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer = threading.Event()
+
+    def silent(request: Any) -> Any:
+        may_answer.wait(30)
+        return 503, {}, b""
+
+    monkeypatch.setattr(tokens, "PATIENCE_SECONDS", 0.01)
+    provider.routes["/token"] = silent
+    config = await lend(billing=billing)
+
+    def in_a_loop_of_its_own() -> str:
+        return asyncio.run(connection(config, "billing"))
+
+    for ask in (partial(connection_sync, config, "billing"), in_a_loop_of_its_own):
+        with pytest.raises(ConnectionUnavailable):
+            await asyncio.to_thread(ask)
+    may_answer.set()
 
 
 async def test_nothing_shows_a_secret(lend: Any, billing: Any, canary: str) -> None:

@@ -35,7 +35,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from agentflow_server import ask
+from agentflow_server import approve, ask
 
 EVIL = "a\\x1b]0;owned\\x07\\x9b31m &#x202e;b&#x27; <b>bold</b> [here](http://there.example)\\r\\n"
 
@@ -48,6 +48,9 @@ async def app(messages, config):
             yield EVIL
         case ["ask"]:
             yield "you said " + repr(await ask(config, {"question": "Really?", "amount": 7}))
+        case ["approve"]:
+            await approve(config, "send 3 emails", details={"to": "bob"})
+            yield "sent"
         case ["twice"]:
             first, second = await ask(config, "First?"), await ask(config, "Second?")
             yield f"{first} and {second}"

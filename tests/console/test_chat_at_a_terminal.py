@@ -76,6 +76,24 @@ def test_an_agent_that_is_not_there_is_noticed_before_anything_is_typed(terminal
     assert screen.text == "there is no agent 'nobody'; there are graph, talk\n"
 
 
+def test_an_approval_takes_a_yes_or_a_no(terminal):
+    screen = terminal("chat")
+    screen.expect("> ")
+    screen.type("approve\r")
+    screen.expect('May this be done? send 3 emails\n{\n  "to": "bob"\n}\ny or n\n? ')
+    screen.type("maybe\r")
+    screen.expect("expected true, false")
+    screen.expect("y or n\n? ")
+    screen.type("y\r")
+    screen.expect("sent")
+    screen.expect("> ")
+    screen.type("approve\r")
+    screen.expect("y or n\n? ")
+    screen.type("n\r")
+    screen.expect("was not approved")
+    screen.expect("> ")
+
+
 def test_questions_are_asked_and_answered_now_or_later(terminal, client):
     screen = terminal("chat")
     screen.expect("> ")

@@ -10,6 +10,7 @@ from agentflow_server.console.printable import make_line, make_printable
 from agentflow_server.console.questions import describe, read_answer
 from agentflow_server.console.telling import Telling
 from agentflow_server.models import Event, Interrupt
+from agentflow_server.models.approvals import make_approval
 
 NOW = "2026-11-22T09:30:00Z"
 
@@ -103,6 +104,11 @@ def test_a_run_that_fails_without_a_reason_fails_all_the_same(told):
         ("Really?\x07", r"Really?\x07"),
         ({"message": "Go on?"}, "Go on?"),
         ({"question": 1, "prompt": "Well?"}, 'Well?\n{\n  "question": 1\n}'),
+        (make_approval("send\x07", {}), "May this be done? send\\x07\ny or n"),
+        (
+            make_approval("send", {"to": "bob"}),
+            'May this be done? send\n{\n  "to": "bob"\n}\ny or n',
+        ),
         (["a"], '[\n  "a"\n]'),
         (None, "The agent waits for an answer (id)."),
     ],
@@ -123,7 +129,16 @@ def test_a_question_is_shown_whatever_it_is(value, shown):
     ],
 )
 def test_an_answer_is_json_where_it_can_be(typed, meant):
-    assert read_answer(typed) == meant
+    assert read_answer(Interrupt(interrupt_id="id", value="Really?"), typed) == meant
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("y", True), ("Yes", True), ("n", False), ("NO", False), ("true", True), ("maybe", "maybe")],
+)
+def test_an_approval_takes_y_and_n(typed, meant):
+    approval = Interrupt(interrupt_id="id", value=make_approval("send", {}))
+    assert read_answer(approval, typed) == meant
 
 
 def test_a_text_keeps_its_lines_and_loses_its_power():

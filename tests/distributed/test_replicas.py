@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.distributed import talking
+from tests.distributed.gate import Gate
 from tests.distributed.site import DEADLINE, Process, Replica, Site, make_token
 
 
@@ -21,6 +22,13 @@ class Fleet:
     one: Replica
     other: Replica
     worker: Process
+
+
+@pytest.fixture(scope="module")
+async def gate():
+    """For all tests here, as the processes are."""
+    async with Gate() as gate:
+        yield gate
 
 
 @pytest.fixture(scope="module")

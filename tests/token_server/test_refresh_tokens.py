@@ -102,7 +102,7 @@ async def test_r68_a_removed_user_gets_no_further_token(scene, caller):
 async def test_r68_who_logs_out_ends_all_tokens_of_his_session_and_no_others(scene, server, caller):
     here, elsewhere = await caller.log_in(), await caller.log_in()
     later = await caller.refresh(here.refresh_token)
-    await server.revoke(later.refresh_token, None, ClientLogin("own"))
+    assert await server.revoke(later.refresh_token, None, ClientLogin("own"))
     for answer in (here, later):
         with pytest.raises(NotAuthenticated):
             await scene.judge(answer.access_token)
@@ -113,9 +113,10 @@ async def test_r68_who_logs_out_ends_all_tokens_of_his_session_and_no_others(sce
 
 async def test_a_client_ends_no_session_of_another_and_unknown_tokens_are_no_error(server, caller):
     answer = await caller.log_in()
-    await server.revoke(answer.refresh_token, None, ClientLogin("web"))
+    for token in (answer.refresh_token, answer.access_token):
+        assert not await server.revoke(token, None, ClientLogin("web"))
     for unknown in ("x", "a.b.c", "afr_" + "A" * 43, ""):
-        await server.revoke(unknown, "access_token", None)
+        assert not await server.revoke(unknown, "access_token", None)
     await caller.refresh(answer.refresh_token)
     error = await caller.refusal(server.revoke("x", None, ClientLogin("nobody")))
     assert (error.code, error.status) == ("invalid_client", 401)
