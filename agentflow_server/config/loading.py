@@ -241,6 +241,7 @@ def _check_token_server(
         public_url=settings.public_url,
         host=chosen.get("host", DEFAULT_HOST),
         port=chosen.get("port", DEFAULT_PORT),
+        are_scopes_asked_for=settings.authorization is not None,
         problems=problems,
     )
 

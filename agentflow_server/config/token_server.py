@@ -68,10 +68,13 @@ def resolve_token_server(
     public_url: str | None,
     host: str,
     port: int,
+    are_scopes_asked_for: bool,
     problems: Problems,
 ) -> TokenServerConfig | None:
     """None when there are problems."""
     before = len(problems.lines)
+    if not are_scopes_asked_for:
+        _refuse_scopes(section, problems)
     issuer = _find_issuer(public_url, host, port, problems) or ""
     clients = {
         client_id: resolve_client(
@@ -84,6 +87,16 @@ def resolve_token_server(
         return None
     values: dict[str, Any] = {**dict(section), "issuer": issuer, "clients": clients}
     return TokenServerConfig(**values | {"audience": section.audience or issuer})
+
+
+def _refuse_scopes(section: TokenServerSection, problems: Problems) -> None:
+    """Whoever limits a client believes that it is limited."""
+    for client_id, client in section.clients.items():
+        if client.scopes is not None:
+            problems.add(
+                f"token_server.clients.{client_id}.scopes",
+                'limits nothing without "authorization", which says what scopes allow',
+            )
 
 
 def add_token_server(

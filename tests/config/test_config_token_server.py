@@ -82,7 +82,9 @@ def test_clients_get_the_grants_that_fit_them(load: Any, monkeypatch: pytest.Mon
         "backend": {"secret": "${ROBOT_SECRET}", "redirect_uris": [BACK], "name": "The app"},
         "agentflow": {"redirect_uris": [BACK]},
     }
-    found = load({"token_server": {"password_grant": True, "clients": clients}})
+    rules = {"roles": {"member": ["runs:create"]}}
+    section = {"password_grant": True, "clients": clients}
+    found = load({"authorization": rules, "token_server": section})
     server = found.token_server
     grants = {name: client.grants for name, client in server.clients.items()}
     assert grants == {
@@ -235,3 +237,12 @@ def test_an_unset_variable_is_told_once(problems: Any) -> None:
     found = problems({"token_server": {"clients": {"app": {"secret": "${NOT_THERE}"}}}})
     assert len(found) == 1
     assert "the environment variable NOT_THERE is not set" in found[0]
+
+
+def test_a_limit_that_limits_nothing_is_refused(
+    problems: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBOT_SECRET", CLIENT_SECRET)
+    clients = {"robot": {"secret": "${ROBOT_SECRET}", "scopes": ["runs:create"]}}
+    (line,) = problems({"token_server": {"clients": clients}})
+    assert "token_server.clients.robot.scopes: limits nothing without" in line
