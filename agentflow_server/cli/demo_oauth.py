@@ -48,6 +48,8 @@ def demo_oauth(
             timeout_graceful_shutdown=1,
         )
     )
+    for one in sockets:
+        one.listen()  # whoever reads the address may come at once
     _announce(url)
     # uvicorn raises the signal again when it has finished: that is a clean end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -81,7 +81,9 @@ class EmbeddedEngine(Engine):
         self._concurrency = concurrency
         self._takes_turns = takes_turns
         self._reserved = 0
-        self._is_short = False
+        self._has_line = False
+        """Whether somebody may wait for room. It is believed until a look shows nobody."""
+        self._marks = 0
         self._unstoppable = 0
         self._neighbours = neighbours
         self._wake_readers = wake_readers or (lambda: None)
@@ -101,7 +103,7 @@ class EmbeddedEngine(Engine):
         return self
 
     async def _recover(self, active: ActiveRun) -> None:
-        claim = self.reserve()
+        claim = self._take_place()
         try:
             recovered = await self._worker.recover(active, claim=claim)
         finally:
@@ -127,12 +129,15 @@ class EmbeddedEngine(Engine):
 
     async def _fill(self) -> None:
         """Execute what waits, as much as there is room for."""
-        while self.reserve():
+        while self._take_place():
+            marks = self._marks
             try:
                 claimed = await self._claim()
             finally:
                 self.release()
             if claimed is None:
+                # Unless somebody came after the look into the line.
+                self._has_line = self._has_line and marks != self._marks
                 return
             await self.dispatch(claimed)
 
@@ -173,21 +178,30 @@ class EmbeddedEngine(Engine):
             self._changed.clear()
 
     def reserve(self) -> bool:
+        """Nobody who comes now goes before those in line, however short their way."""
+        if self._has_line or not self._take_place():
+            self._mark_line()
+            return False
+        return True
+
+    def _mark_line(self) -> None:
+        self._has_line = self._concurrency is not None
+        self._marks += 1
+
+    def _take_place(self) -> bool:
         taken = len(self._tasks) + self._reserved
         if self._concurrency is not None and taken >= self._concurrency:
-            self._is_short = True
             return False
         self._reserved += 1
         return True
 
     def release(self) -> None:
         self._reserved -= 1
-        if self._is_short:
-            # Who was refused meanwhile is in line now, and nothing else may ever look there.
-            self._is_short = False
+        if self._has_line:
             self._changed.set()
 
     def note_waiting(self) -> None:
+        self._mark_line()
         self._changed.set()
 
     def stop(self, run_id: str, how: Stop) -> None:

@@ -111,10 +111,11 @@ class PostgresEngine(EmbeddedEngine):
 
     # What waits
 
-    def reserve(self) -> bool:
-        return not self._closing.is_set() and super().reserve()
+    def _take_place(self) -> bool:
+        return not self._closing.is_set() and super()._take_place()
 
     def note_waiting(self) -> None:
+        self._mark_line()
         self._look()
         self._signals.tell(WAITING)
 
@@ -206,7 +207,7 @@ class PostgresEngine(EmbeddedEngine):
             await self._leases.forget_ended()
 
     async def _recover(self, active: ActiveRun) -> None:
-        if not self.reserve():
+        if not self._take_place():
             return
         try:
             recovered = await self._worker.recover(active)

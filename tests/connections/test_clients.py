@@ -82,7 +82,7 @@ def _holds(secret: str, asked: Any) -> bool:
 async def test_a_redirect_does_not_carry_the_query_to_others_or_into_the_log(
     lend: Any, api: Any, make_site: Any, canary: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="httpx2")
     other = make_site()
     api.routes["/v1/moved"] = lambda asked: (
         302,

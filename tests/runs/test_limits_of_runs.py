@@ -53,7 +53,7 @@ async def test_no_more_turns_are_executed_at_a_time_than_allowed_and_all_in_the_
         for _ in runs:
             agent.let_go.release()
         for run in runs:
-            await asyncio.wait_for(house.events(run), 5)
+            await asyncio.wait_for(house.events(run), 30)
         assert agent.most == 2
         assert agent.order == list("abcde"), "who waits longest is next"
         assert await statuses(house, runs) == ["success"] * 5
@@ -86,8 +86,22 @@ async def test_a_busy_thread_does_not_keep_its_place_while_others_wait(
         for _ in runs:
             agent.let_go.release()
         for run in runs:
-            await asyncio.wait_for(house.events(run), 5)
+            await asyncio.wait_for(house.events(run), 30)
         assert agent.order == ["1a", "1b", "2a", "1c"]
+
+
+async def test_nobody_who_comes_when_a_place_gets_free_goes_before_those_in_line(
+    open_house, request_for, alice
+):
+    agent = Counting()
+    async with open_house(agent, concurrency=1) as house:
+        texts = [str(number) for number in range(40)]
+        for _ in texts:
+            agent.let_go.release()
+        runs = await start_all(house, request_for, alice, texts)
+        for run in runs:
+            await asyncio.wait_for(house.events(run), 30)
+        assert agent.order == texts
 
 
 async def test_one_caller_cannot_take_the_place_of_another(open_house, request_for, alice):

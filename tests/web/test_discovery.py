@@ -18,8 +18,8 @@ async def test_r76_the_resource_comes_from_the_config_and_the_challenge_points_t
         "resource": "https://api.example.com",
         "authorization_servers": ["https://login.example.com/"],
         "bearer_methods_supported": ["header"],
-        "scopes_supported": ["agents:read", "runs:cancel", "runs:create", "runs:read", "threads:read",
-                             "threads:write"],
+        "scopes_supported": ["agents:read", "interrupts:answer:any", "runs:cancel", "runs:create",
+                             "runs:read", "threads:read", "threads:write"],
     }  # fmt: skip
     refused = await client.get("/threads", headers=evil)
     metadata = f'resource_metadata="https://api.example.com{url}"'
