@@ -88,6 +88,7 @@ class PostgresEngine(EmbeddedEngine):
             await asyncio.wait({self._heart})
 
     async def drain(self) -> int:
+        self._worker.stop_claiming()
         self._closing.set()
         self._changed.set()
         loops = {loop for loop in (self._waiter, self._guard) if loop is not None}

@@ -108,9 +108,21 @@ class EngineSuite(AnswerTests):
 
     async def test_a_reserved_place_is_nobody_elses(self, open_replica: OpenReplica) -> None:
         async with open_replica(echo, concurrency=2) as replica:
-            assert [replica.engine.reserve() for _ in range(3)] == [True, True, False]
+            assert [replica.engine.reserve() for _ in range(2)] == [True, True]
             replica.engine.release()
             assert [replica.engine.reserve() for _ in range(2)] == [True, False]
+
+    async def test_a_place_that_gets_free_is_for_those_in_line(
+        self, open_replica: OpenReplica
+    ) -> None:
+        async with open_replica(echo, concurrency=1) as replica:
+            assert [replica.engine.reserve() for _ in range(2)] == [True, False]
+            replica.engine.release()
+            assert not replica.engine.reserve()
+            # Nobody is there: whoever is looking for one finds that out.
+            async with asyncio.timeout(PATIENCE):
+                while not replica.engine.reserve():
+                    await asyncio.sleep(0.01)
 
     async def test_one_owner_cannot_take_the_place_of_another(
         self, open_replica: OpenReplica
