@@ -121,7 +121,7 @@ class EngineSuite(AnswerTests):
             assert not replica.engine.reserve()
             # Nobody is there: whoever is looking for one finds that out.
             async with asyncio.timeout(PATIENCE):
-                while not replica.engine.reserve():
+                while not replica.engine.reserve():  # noqa: ASYNC110 – it tells nobody
                     await asyncio.sleep(0.01)
 
     async def test_one_owner_cannot_take_the_place_of_another(
