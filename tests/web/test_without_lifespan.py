@@ -75,13 +75,18 @@ def test_a_public_url_says_more_than_where_it_is_mounted(project):
     app._portal.close()
 
 
+def find_threads():
+    return {thread for thread in threading.enumerate() if thread.name == "agentflow"}
+
+
 def test_it_is_opened_once_and_closes_cleanly(app):
+    before = find_threads()
     clients = [TestClient(app) for _ in range(3)]
     assert [client.get("/health/ready").status_code for client in clients] == [200] * 3
-    assert any(thread.name == "agentflow" for thread in threading.enumerate())
+    assert len(find_threads() - before) == 1
     app._portal.close()
     app._portal.close()
-    assert not any(thread.name == "agentflow" for thread in threading.enumerate())
+    assert find_threads() <= before
 
 
 def test_what_is_wrong_at_opening_is_raised_where_it_is_asked(app, project):
